@@ -1,0 +1,1 @@
+"""The mathematics of coresets for hidden layers: numpy and scipy only, nothing of ONNX."""

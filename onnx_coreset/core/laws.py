@@ -1,0 +1,151 @@
+"""The law of a layer's inputs, as a value.
+
+    ball      ||x - centre|| <= radius: directions uniform, radii a mixture of .1, .3 and 1 of the radius
+    mixture   x = s g with g ~ N(0, I) and s drawn from a few scales: broad and zero-mean
+    empirical rows of a table, drawn without replacement as long as there are enough
+
+Broad zero-mean laws are meant: a uniform box makes most gates deterministic, so that neurons look linear and a refit
+merges what differs on real inputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from onnx_coreset.core.arrays import Array, frozen
+
+SCALES = (0.1, 0.3, 1.0)
+"""Scales of the broad mixture: as wide as trained layers meet, narrow enough to see biases."""
+
+
+@dataclass(frozen=True)
+class BallDomain:
+    """The Euclidean ball of all x with ||x - centre|| <= radius.
+
+    Attributes:
+        centre: Centre, shape (d,).
+        radius: Radius.
+        proven: Whether the model itself proves that inputs lie in it.
+    """
+
+    centre: Array
+    radius: float
+    proven: bool = False
+
+
+class Law(Protocol):
+    """How the inputs of a layer are distributed."""
+
+    @property
+    def name(self) -> str:
+        """Name for a report."""
+
+    @property
+    def domain(self) -> BallDomain | None:
+        """A set that holds every sample, or None where none is known."""
+
+    def sample(self, count: int, rng: np.random.Generator) -> Array:
+        """Return `count` inputs, shape (count, d)."""
+
+    def moments(self) -> tuple[Array, Array] | None:
+        """Return mean (d,) and covariance (d, d), or None where they are not known in closed form."""
+
+
+@dataclass(frozen=True)
+class Ball:
+    """Inputs in a ball around the origin; they never leave it.
+
+    Attributes:
+        radius: Radius of the ball.
+        dimension: Number of inputs d.
+        scales: Radii of the mixture, in units of the radius, each at most 1.
+    """
+
+    radius: float
+    dimension: int
+    scales: tuple[float, ...] = SCALES
+
+    @property
+    def name(self) -> str:
+        """Name for a report."""
+        return f"ball of radius {self.radius:.4g}"
+
+    @property
+    def domain(self) -> BallDomain:
+        """The ball itself."""
+        return BallDomain(frozen(np.zeros(self.dimension)), self.radius)
+
+    def sample(self, count: int, rng: np.random.Generator) -> Array:
+        """Return `count` inputs, shape (count, d), each of norm at most the radius."""
+        x = rng.standard_normal((count, self.dimension))
+        norms = np.linalg.norm(x, axis=1)
+        scales = np.asarray(self.scales)[rng.integers(len(self.scales), size=count)]
+        # One part in 1e12 inwards, so that rounding never puts a sample outside.
+        return np.asarray(x * (self.radius * (1 - 1e-12) * scales / np.where(norms > 0, norms, 1.0))[:, None])
+
+    def moments(self) -> tuple[Array, Array]:
+        """Return mean 0 and covariance radius^2 mean(scale^2) / d times the identity."""
+        variance = self.radius**2 * float(np.mean(np.square(self.scales))) / self.dimension
+        return np.zeros(self.dimension), variance * np.eye(self.dimension)
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Isotropic normal inputs of several scales.
+
+    Attributes:
+        dimension: Number of inputs d.
+        scales: Standard deviations of the components, equally likely.
+    """
+
+    dimension: int
+    scales: tuple[float, ...] = SCALES
+
+    @property
+    def name(self) -> str:
+        """Name for a report."""
+        return "synthetic"
+
+    @property
+    def domain(self) -> None:
+        """None: normal inputs lie in no bounded set."""
+        return None
+
+    def sample(self, count: int, rng: np.random.Generator) -> Array:
+        """Return `count` inputs, shape (count, d)."""
+        scales = np.asarray(self.scales)[rng.integers(len(self.scales), size=count)]
+        return np.asarray(rng.standard_normal((count, self.dimension)) * scales[:, None])
+
+    def moments(self) -> tuple[Array, Array]:
+        """Return mean 0 and covariance mean(scale^2) times the identity."""
+        return np.zeros(self.dimension), float(np.mean(np.square(self.scales))) * np.eye(self.dimension)
+
+
+@dataclass(frozen=True)
+class Empirical:
+    """Inputs that were collected.
+
+    Attributes:
+        rows: The inputs, shape (N, d).
+        name: Where they came from, for a report.
+    """
+
+    rows: Array
+    name: str = "empirical"
+
+    @property
+    def domain(self) -> None:
+        """None: more inputs could lie anywhere."""
+        return None
+
+    def sample(self, count: int, rng: np.random.Generator) -> Array:
+        """Return `count` rows, shape (count, d): distinct ones as long as there are enough."""
+        have = self.rows.shape[0]
+        return np.asarray(self.rows[rng.choice(have, size=count, replace=count > have)], dtype=np.float64)
+
+    def moments(self) -> None:
+        """None: the rows are the law."""
+        return None

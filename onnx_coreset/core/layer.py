@@ -1,0 +1,265 @@
+"""The hidden layer: the one object the mathematics sees.
+
+A hidden layer has n neurons. Each readout r (a linear operator that consumes the hidden tensor, or several of them)
+computes, for features h of shape (n, s),
+
+    z_r = sum over neurons j and columns s of  outgoing_r[:, j, s] * h_r[j, s]  +  constant_r.
+
+The plain case is z(x) = C f(A x + b) + c: one readout, s = 1, features `Neurons(A, b, f)`. A coreset keeps m of the n
+neurons with new outgoing weights and a new constant; what belongs to the incoming side is only ever selected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from onnx_coreset.core.activations.program import Activation
+from onnx_coreset.core.arrays import Array, Indices, frozen, frozen_indices
+from onnx_coreset.core.laws import Law
+
+
+class Features(Protocol):
+    """What the neurons of a layer compute: x of shape (d,) -> h of shape (n, s)."""
+
+    @property
+    def width(self) -> int:
+        """Number of neurons n."""
+
+    @property
+    def columns(self) -> int:
+        """Number of columns s a neuron has (1 for dense layers)."""
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs d."""
+
+    @property
+    def name(self) -> str:
+        """The kind of features and activation, for a report."""
+
+    def evaluate(self, x: Array) -> Array:
+        """Return the features (N, n, s) of inputs (N, d)."""
+
+    def sample(self, law: Law, count: int, rng: np.random.Generator) -> Array:
+        """Return the features (count, n, s) of `count` inputs drawn from `law`."""
+
+    def take(self, kept: Indices) -> Features:
+        """Return the features of the neurons `kept` (m,) alone, in that order."""
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Dense neurons h_j = f(incoming_j . x + bias_j).
+
+    Attributes:
+        incoming: Incoming weights, shape (n, d).
+        bias: Biases, shape (n,).
+        activation: The elementwise function f; it may have parameters of its own for each neuron.
+    """
+
+    incoming: Array
+    bias: Array
+    activation: Activation
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "incoming", frozen(self.incoming))
+        object.__setattr__(self, "bias", frozen(self.bias))
+        if self.incoming.ndim != 2 or self.bias.shape != self.incoming.shape[:1]:
+            raise ValueError(f"incoming {self.incoming.shape} and bias {self.bias.shape} do not fit")
+
+    @property
+    def width(self) -> int:
+        """Number of neurons n."""
+        return int(self.incoming.shape[0])
+
+    @property
+    def columns(self) -> int:
+        """Number of columns a neuron has: 1."""
+        return 1
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs d."""
+        return int(self.incoming.shape[1])
+
+    @property
+    def name(self) -> str:
+        """The kind of features, for a report."""
+        return "neurons"
+
+    def preactivations(self, x: Array) -> Array:
+        """Return incoming . x + bias, shape (N, n), of inputs (N, d)."""
+        return np.asarray(x, dtype=np.float64) @ self.incoming.T + self.bias
+
+    def evaluate(self, x: Array) -> Array:
+        """Return the features (N, n, 1) of inputs (N, d)."""
+        return self.activation(self.preactivations(x))[:, :, None]
+
+    def sample(self, law: Law, count: int, rng: np.random.Generator) -> Array:
+        """Return the features (count, n, 1) of `count` inputs drawn from `law`."""
+        return self.evaluate(law.sample(count, rng))
+
+    def take(self, kept: Indices) -> Neurons:
+        """Return the neurons `kept` (m,) alone, in that order."""
+        return Neurons(self.incoming[kept], self.bias[kept], self.activation.take(kept))
+
+
+@dataclass(frozen=True)
+class Readout:
+    """One consumer of a hidden layer.
+
+    Attributes:
+        features: What this consumer sees of the hidden layer.
+        outgoing: Outgoing weights, shape (k, n, s).
+        constant: What is added to the sum, shape (k,).
+        constant_allowed: Whether a coreset may change the constant.
+    """
+
+    features: Features
+    outgoing: Array
+    constant: Array
+    constant_allowed: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "outgoing", frozen(self.outgoing))
+        object.__setattr__(self, "constant", frozen(self.constant))
+        if self.outgoing.ndim != 3 or self.outgoing.shape[1:] != (self.features.width, self.features.columns):
+            raise ValueError(f"outgoing {self.outgoing.shape} does not fit {self.features.width} neurons")
+        if self.constant.shape != self.outgoing.shape[:1]:
+            raise ValueError(f"constant {self.constant.shape} does not fit outgoing {self.outgoing.shape}")
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs k."""
+        return int(self.outgoing.shape[0])
+
+    def apply(self, features: Array) -> Array:
+        """Return the outputs (N, k) for features (N, n, s)."""
+        count = features.shape[0]
+        flat = self.outgoing.reshape(self.outputs, -1)
+        return features.reshape(count, -1) @ flat.T + self.constant
+
+
+@dataclass(frozen=True)
+class HiddenLayer:
+    """A hidden layer of `width` neurons, read by one or more readouts over the same neurons.
+
+    Attributes:
+        width: Number of neurons n.
+        readouts: The consumers; each sees features of the same n neurons.
+    """
+
+    width: int
+    readouts: tuple[Readout, ...]
+
+    def __post_init__(self) -> None:
+        if not self.readouts:
+            raise ValueError("a hidden layer needs a readout")
+        if any(readout.features.width != self.width for readout in self.readouts):
+            raise ValueError("every readout must see the same neurons")
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs d."""
+        return self.readouts[0].features.inputs
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs k of all readouts together."""
+        return sum(readout.outputs for readout in self.readouts)
+
+    def evaluate(self, x: Array) -> tuple[Array, ...]:
+        """Return each readout's outputs (N, k) of inputs (N, d)."""
+        return tuple(readout.apply(readout.features.evaluate(x)) for readout in self.readouts)
+
+
+@dataclass(frozen=True)
+class Coreset:
+    """The neurons that stay, and what the readouts make of them.
+
+    Attributes:
+        kept: Indices of the neurons kept, strictly increasing, shape (m,).
+        outgoing: New outgoing weights, one (k, m, s) for each readout.
+        constant: New constants, one (k,) for each readout.
+        method: Name of the method that chose them.
+        seed: Seed of the run, for the record.
+    """
+
+    kept: Indices
+    outgoing: tuple[Array, ...]
+    constant: tuple[Array, ...]
+    method: str = ""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "kept", frozen_indices(self.kept))
+        object.__setattr__(self, "outgoing", tuple(frozen(w) for w in self.outgoing))
+        object.__setattr__(self, "constant", tuple(frozen(c) for c in self.constant))
+        if self.kept.size == 0 or np.any(np.diff(self.kept) <= 0) or self.kept[0] < 0:
+            raise ValueError("kept must be non-empty, non-negative and strictly increasing")
+        if len(self.outgoing) != len(self.constant):
+            raise ValueError("one outgoing matrix and one constant a readout")
+
+    @property
+    def width(self) -> int:
+        """Number of neurons kept, m."""
+        return int(self.kept.size)
+
+
+def whole(layer: HiddenLayer, method: str = "", seed: int = 0) -> Coreset:
+    """Return the coreset that keeps every neuron with its own outgoing weights.
+
+    Args:
+        layer: The layer, n neurons.
+        method: Name to record.
+        seed: Seed to record.
+
+    Returns:
+        A coreset of width n whose `shrink` is the layer itself.
+    """
+    return restrict(layer, np.arange(layer.width), method, seed)
+
+
+def restrict(layer: HiddenLayer, kept: Indices, method: str = "", seed: int = 0) -> Coreset:
+    """Return the coreset that drops all but `kept` and changes no weight.
+
+    Args:
+        layer: The layer, n neurons.
+        kept: Strictly increasing indices, shape (m,).
+        method: Name to record.
+        seed: Seed to record.
+
+    Returns:
+        The coreset with the readouts' own columns and constants.
+    """
+    outgoing = tuple(readout.outgoing[:, kept] for readout in layer.readouts)
+    return Coreset(kept, outgoing, tuple(readout.constant for readout in layer.readouts), method, seed)
+
+
+def shrink(layer: HiddenLayer, coreset: Coreset) -> HiddenLayer:
+    """Return the layer that `coreset` describes.
+
+    Args:
+        layer: The layer the coreset was made for.
+        coreset: Its kept neurons (m) and new outgoing weights.
+
+    Returns:
+        A hidden layer of m neurons with the same inputs and outputs.
+
+    Raises:
+        ValueError: The coreset does not fit the layer.
+    """
+    if len(coreset.outgoing) != len(layer.readouts) or coreset.kept[-1] >= layer.width:
+        raise ValueError("the coreset was made for another layer")
+    parts: Sequence[tuple[Readout, Array, Array]] = tuple(
+        zip(layer.readouts, coreset.outgoing, coreset.constant, strict=True)
+    )
+    readouts = tuple(
+        Readout(readout.features.take(coreset.kept), outgoing, constant, readout.constant_allowed)
+        for readout, outgoing, constant in parts
+    )
+    return HiddenLayer(coreset.width, readouts)
