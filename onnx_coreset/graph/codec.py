@@ -1,0 +1,230 @@
+"""ModelProto <-> Document, by patching the original messages.
+
+The law: encode(decode(m)) == m for every readable model, unsorted and invalid ones too. What was not edited is written back
+as the very message it came from; what was edited is that message with the edited fields replaced.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import onnx
+import onnx_graphsurgeon as gs
+from onnx import numpy_helper
+from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
+from onnx_graphsurgeon.importers.onnx_importer import import_onnx
+from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
+
+from onnx_coreset.graph.document import Document, Origin, Scope, Shape
+from onnx_coreset.graph.skeleton import skeleton
+
+_QUIET = threading.Lock()
+_SILENT = 1_000
+
+
+def decode(model: onnx.ModelProto, constant_inputs: bool = False) -> Document:
+    """Open a model for finding and editing.
+
+    Args:
+        model: Any model whose tensors are inline; it is kept, not copied, and never changed.
+        constant_inputs: Treat initializers that are also graph inputs as constants, whatever the IR version.
+
+    Returns:
+        The document. O(nodes); no tensor is copied.
+    """
+    with _QUIET, LoggerSuppress(G_LOGGER, _SILENT):
+        graph = import_onnx(skeleton(model))
+    scopes: list[Scope] = []
+    origins: dict[int, Origin] = {}
+    constants: dict[int, onnx.TensorProto] = {}
+    names: set[str] = set()
+    _scan(model.graph, graph, (), (), (scopes, origins, constants, names))
+    overridable: set[str] = set()
+    if model.ir_version >= 4 and not constant_inputs:
+        inputs = {value.name for value in model.graph.input}
+        overridable = {t.name for t in model.graph.initializer if t.name in inputs}
+    return Document(model, tuple(scopes), origins, constants, frozenset(overridable), names)
+
+
+_Found = tuple[list[Scope], dict[int, Origin], dict[int, onnx.TensorProto], set[str]]
+
+
+def _scan(
+    proto: onnx.GraphProto,
+    graph: gs.Graph,
+    path: tuple[tuple[int, str], ...],
+    outer: tuple[tuple[dict[str, onnx.TensorProto], dict[str, gs.Tensor]], ...],
+    found: _Found,
+) -> None:
+    scopes, origins, constants, names = found
+    held: dict[str, onnx.TensorProto] = {}
+    for initializer in proto.initializer:
+        held.setdefault(initializer.name, initializer)
+    tensors: dict[str, gs.Tensor] = {t.name: t for t in (*graph.inputs, *graph.outputs)}
+    visible = ((held, tensors), *outer)
+    names.update(held, tensors, (v.name for v in proto.value_info))
+    at = len(scopes)
+    scopes.append(Scope(graph, path, tensors, {}))
+    for position, (message, node) in enumerate(zip(proto.node, graph.nodes, strict=True)):
+        snapshot = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in node.attrs.items())
+        origins[id(node)] = Origin(position, tuple(message.input), tuple(message.output), snapshot)
+        names.update((message.name, *message.input, *message.output))
+        for tensor in node.outputs:
+            tensors[tensor.name] = tensor
+        for tensor in node.inputs:
+            if isinstance(tensor, gs.Constant) and id(tensor) not in constants:
+                home = next((level for level in visible if tensor.name in level[0]), None)
+                if home is not None:
+                    constants[id(tensor)] = home[0][tensor.name]
+                    home[1][tensor.name] = tensor
+        for attribute in message.attribute:
+            value = node.attrs.get(attribute.name)
+            if isinstance(value, gs.Constant):
+                constants[id(value)] = attribute.t
+            elif isinstance(value, gs.Graph):
+                _scan(attribute.g, value, (*path, (position, attribute.name)), visible, found)
+    scopes[at].shapes.update({name: _shape(tensor) for name, tensor in tensors.items()})
+
+
+def _shape(tensor: gs.Tensor) -> Shape | None:
+    return None if tensor.shape is None else tuple(tensor.shape)
+
+
+def encode(document: Document) -> onnx.ModelProto:
+    """Return the model that the document now describes.
+
+    Args:
+        document: What `decode` returned, edited or not.
+
+    Returns:
+        A new model: the original one with what was edited replaced, new nodes and tensors added, and initializers that
+        no node reads any more, though one did, removed. O(bytes of the model).
+    """
+    model = onnx.ModelProto()
+    model.CopyFrom(document.proto)
+    # Inner graphs first: patching an outer list of nodes copies the nodes, inner graphs included.
+    for scope in reversed(document.scopes):
+        _patch(document, scope, _message(model, scope.path))
+    return model
+
+
+def _message(model: onnx.ModelProto, path: tuple[tuple[int, str], ...]) -> onnx.GraphProto:
+    graph = model.graph
+    for position, name in path:
+        graph = next(a for a in graph.node[position].attribute if a.name == name).g
+    return graph
+
+
+def _patch(document: Document, scope: Scope, graph: onnx.GraphProto) -> None:
+    new = _patch_constants(document, scope, graph)
+    _patch_nodes(document, scope, graph)
+    if new and document.proto.ir_version < 4 and not scope.path:
+        # Before IR version 4 an initializer had to be listed among the inputs.
+        graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in new)
+    for field in (graph.value_info, graph.input, graph.output):
+        for value in field:
+            _patch_shape(scope, value)
+
+
+def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
+    tensor = scope.tensors.get(value.name)
+    if tensor is None or tensor.shape is None or not value.type.tensor_type.HasField("shape"):
+        return
+    before, after = scope.shapes.get(value.name), tuple(tensor.shape)
+    dims = value.type.tensor_type.shape.dim
+    if before is None or before == after or not len(before) == len(after) == len(dims):
+        return
+    for dim, old, size in zip(dims, before, after, strict=True):
+        if old != size and isinstance(size, int):
+            dim.dim_value = size
+
+
+def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+    """Write edited initializers, add new ones, drop those that lost their last reader; return the new ones."""
+    edited = {
+        t.name: t for t in scope.tensors.values() if isinstance(t, gs.Constant) and isinstance(t._values, np.ndarray)
+    }
+    used = {t.name for s in document.scopes for t in s.graph.outputs}
+    for _, node in document.nodes():
+        used.update(t.name for t in node.inputs)
+    read_before = {name for origin in document.origins.values() for name in origin.inputs}
+    for message in graph.initializer:
+        if message.name in edited:
+            _store(edited[message.name], message)
+    lost = [i for i, t in enumerate(graph.initializer) if t.name in read_before and t.name not in used]
+    gone = {graph.initializer[i].name for i in lost}
+    for index in reversed(lost):
+        del graph.initializer[index]
+    for field in (graph.input, graph.value_info) if gone else ():
+        for index in reversed([i for i, v in enumerate(field) if v.name in gone]):
+            del field[index]
+    read = (t for node in scope.graph.nodes for t in node.inputs if isinstance(t, gs.Constant))
+    fresh = {t.name: t for t in read if id(t) not in document.constants}
+    for tensor in fresh.values():
+        _store(tensor, graph.initializer.add())
+    return list(graph.initializer[len(graph.initializer) - len(fresh) :])
+
+
+def _store(tensor: gs.Constant, message: onnx.TensorProto) -> None:
+    """Replace the values of `message`; its doc string and metadata stay."""
+    replacement = numpy_helper.from_array(tensor._values, tensor.name)
+    replacement.doc_string = message.doc_string
+    if not message.doc_string:
+        replacement.ClearField("doc_string")
+    replacement.metadata_props.extend(message.metadata_props)
+    message.CopyFrom(replacement)
+
+
+def _patch_nodes(document: Document, scope: Scope, graph: onnx.GraphProto) -> None:
+    nodes = scope.graph.nodes
+    origins = [document.origins.get(id(node)) for node in nodes]
+    order = [None if origin is None else origin.position for origin in origins]
+    for node, origin in zip(nodes, origins, strict=True):
+        if origin is not None:
+            _patch_node(node, origin, graph.node[origin.position])
+    if order == list(range(len(graph.node))):
+        return
+    messages = []
+    for node, position in zip(nodes, order, strict=True):
+        message = onnx.NodeProto()
+        message.CopyFrom(OnnxExporter.export_node(node) if position is None else graph.node[position])
+        messages.append(message)
+    del graph.node[:]
+    graph.node.extend(messages)
+
+
+def _patch_node(node: gs.Node, origin: Origin, message: onnx.NodeProto) -> None:
+    for tensors, before, field in (
+        (node.inputs, origin.inputs, message.input),
+        (node.outputs, origin.outputs, message.output),
+    ):
+        names = tuple(t.name for t in tensors)
+        if names != before:
+            del field[:]
+            field.extend(names)
+    if node.op != message.op_type:
+        message.op_type, message.domain = node.op, node.domain or ""
+    was = dict(origin.attributes)
+    for name in was.keys() - node.attrs.keys():
+        _drop_attribute(message, name)
+    for name, value in node.attrs.items():
+        if isinstance(value, gs.Graph):
+            continue
+        if isinstance(value, gs.Constant):
+            if isinstance(value._values, np.ndarray):
+                kept = next((a.t for a in message.attribute if a.name == name), onnx.TensorProto())
+                tensor = onnx.TensorProto()
+                tensor.CopyFrom(kept)
+                _store(value, tensor)
+                tensor.name = kept.name
+                _drop_attribute(message, name)
+                message.attribute.append(onnx.helper.make_attribute(name, tensor))
+        elif (tuple(value) if isinstance(value, list) else value) != was.get(name):
+            _drop_attribute(message, name)
+            message.attribute.append(onnx.helper.make_attribute(name, value))
+
+
+def _drop_attribute(message: onnx.NodeProto, name: str) -> None:
+    for index in reversed([i for i, a in enumerate(message.attribute) if a.name == name]):
+        del message.attribute[index]
