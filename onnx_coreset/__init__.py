@@ -12,8 +12,17 @@ if TYPE_CHECKING:
     from onnx_coreset.api import inspect, optimize
     from onnx_coreset.errors import CoresetError, MachineError, ModelError, Rejected, UsageError, ValidationError
     from onnx_coreset.options import Options
-    from onnx_coreset.report import ChainReport, Domain, ErrorFacts, FileFacts, OutputError, Relative, Report, Result
-    from onnx_coreset.report import Validation
+    from onnx_coreset.report import (
+        ChainReport,
+        Domain,
+        ErrorFacts,
+        FileFacts,
+        OutputError,
+        Relative,
+        Report,
+        Result,
+        Validation,
+    )
 
 __version__ = "0.1.0"
 
@@ -45,7 +54,17 @@ _HOMES = (
     ("options", ("Options",)),
     (
         "report",
-        ("ChainReport", "Domain", "ErrorFacts", "FileFacts", "OutputError", "Relative", "Report", "Result", "Validation"),
+        (
+            "ChainReport",
+            "Domain",
+            "ErrorFacts",
+            "FileFacts",
+            "OutputError",
+            "Relative",
+            "Report",
+            "Result",
+            "Validation",
+        ),
     ),
 )
 

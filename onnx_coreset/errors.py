@@ -24,7 +24,7 @@ class CoresetError(Exception):
 
 
 class UsageError(CoresetError):
-    """The caller asked for something that cannot be asked: a bad option, a name that matches nothing, OUT in the way."""
+    """The caller asked for what cannot be done: a bad option, a name that matches nothing, OUT in the way."""
 
     exit_code: ClassVar[int] = 2
 
