@@ -1,0 +1,91 @@
+"""Mean and covariance of hidden features.
+
+For features a of shape (n, s), flattened to p = n s columns, the second moments under the input law are all that the
+least-squares error of a coreset depends on:
+
+    mean = E a,    gram = E (a - mean)(a - mean)^T.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.layer import Features, HiddenLayer
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Mean and covariance of the features of one or more readouts.
+
+    Attributes:
+        mean: Mean, shape (p,).
+        gram: Covariance, shape (p, p), symmetric positive semidefinite.
+    """
+
+    mean: Array
+    gram: Array
+
+
+def sampled(features: Features, x: Array, block: int = 8192) -> Moments:
+    """Return the moments of `features` over the rows of `x`.
+
+    The mean is subtracted before squaring, so that features far from zero lose no digits.
+
+    Args:
+        features: Features of n neurons with s columns.
+        x: Inputs, shape (N, d), N at least 1.
+        block: Rows evaluated at once; memory is O(block n s + (n s)^2).
+
+    Returns:
+        The moments. O(N (n s)^2).
+    """
+    count = x.shape[0]
+    columns = features.width * features.columns
+    starts = range(0, count, block)
+    mean = np.zeros(columns)
+    if len(starts) == 1:
+        values = features.evaluate(x).reshape(count, columns)
+        mean = values.mean(axis=0)
+        values = values - mean
+        return Moments(mean, values.T @ values / count)
+    for start in starts:
+        mean += features.evaluate(x[start : start + block]).reshape(-1, columns).sum(axis=0)
+    mean /= count
+    gram = np.zeros((columns, columns))
+    for start in starts:
+        values = features.evaluate(x[start : start + block]).reshape(-1, columns) - mean
+        gram += values.T @ values
+    return Moments(mean, gram / count)
+
+
+def layer_moments(layer: HiddenLayer, x: Array) -> tuple[Moments, ...]:
+    """Return the moments of each readout's features over the rows of `x`; equal features share one object.
+
+    Args:
+        layer: The hidden layer.
+        x: Inputs, shape (N, d).
+    """
+    known: dict[int, Moments] = {}
+    for readout in layer.readouts:
+        if id(readout.features) not in known:
+            known[id(readout.features)] = sampled(readout.features, x)
+    return tuple(known[id(readout.features)] for readout in layer.readouts)
+
+
+def spreads(layer: HiddenLayer, moments: tuple[Moments, ...]) -> tuple[float, ...]:
+    """Return each readout's spread: the root of the mean over outputs of the variance, 1 where that is 0.
+
+    Args:
+        layer: The hidden layer.
+        moments: Moments of each readout's features.
+    """
+    found = []
+    for readout, moment in zip(layer.readouts, moments, strict=True):
+        flat = readout.outgoing.reshape(readout.outputs, -1)
+        variance = np.einsum("kp,kp->k", flat @ moment.gram, flat)
+        spread = float(np.sqrt(max(float(variance.mean()), 0.0)))
+        found.append(spread if spread > 0 else 1.0)
+    return tuple(found)

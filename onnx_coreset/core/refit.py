@@ -1,0 +1,107 @@
+"""New outgoing weights and constant for the neurons kept: ridge least squares centred on the old weights.
+
+With features a (mean m, covariance G, standardised so that diag G = 1), outgoing weights W and kept columns C,
+
+    U = W (G + r I)_{:C} ((G + r I)_CC)^{-1},      c' = c + W m - U m_C.
+
+U minimises E |W (a - m) - U (a_C - m_C)|^2 plus r |U - W|^2 over all columns, dropped ones counted as zero. It shrinks
+towards W, not towards zero, and it is W exactly when nothing is dropped. The Cholesky factor of (G + r I)_CC is used, never an
+inverse; r grows until the factor is well conditioned.
+"""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+from scipy.linalg import LinAlgWarning, cho_factor, cho_solve
+
+from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.core.gram import Moments
+from onnx_coreset.core.layer import Coreset, HiddenLayer, Readout
+
+RIDGE = 1e-7
+"""Ridge in units of a feature's variance: far below sampling noise, far above rounding."""
+
+
+def standardise(moments: Moments) -> tuple[Array, Array]:
+    """Return the correlation matrix (p, p) of the features and their standard deviations (p,).
+
+    Features that do not vary, to rounding of the largest, get standard deviation 0 and a unit row of their own.
+
+    Args:
+        moments: Moments of p features.
+    """
+    variance = np.diag(moments.gram).copy()
+    floor = np.finfo(np.float64).eps * max(float(variance.max(initial=0.0)), np.finfo(np.float64).tiny)
+    deviation = np.sqrt(np.where(variance > floor, variance, 0.0))
+    inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    correlation = moments.gram * inverse[:, None] * inverse
+    np.fill_diagonal(correlation, 1.0)
+    return correlation, deviation
+
+
+def refit(
+    layer: HiddenLayer,
+    kept: Indices,
+    moments: tuple[Moments, ...],
+    ridge: float = RIDGE,
+    method: str = "",
+    seed: int = 0,
+) -> Coreset:
+    """Return the coreset of the neurons `kept` with refitted outgoing weights and constants.
+
+    Args:
+        layer: The hidden layer, n neurons.
+        kept: Strictly increasing indices, shape (m,).
+        moments: Moments of each readout's features.
+        ridge: Ridge in units of a feature's variance.
+        method: Name to record.
+        seed: Seed to record.
+
+    Returns:
+        The coreset. O((m s)^3 + k n m s^2) a readout.
+
+    Source: the normal equations of least squares; Tikhonov regularisation centred on the given weights.
+    """
+    kept = np.asarray(kept)
+    if kept.size == layer.width:
+        outgoing = tuple(readout.outgoing for readout in layer.readouts)
+        return Coreset(kept, outgoing, tuple(r.constant for r in layer.readouts), method, seed)
+    parts = [_readout(r, kept, m, ridge) for r, m in zip(layer.readouts, moments, strict=True)]
+    return Coreset(kept, tuple(p[0] for p in parts), tuple(p[1] for p in parts), method, seed)
+
+
+def _readout(readout: Readout, kept: Indices, moments: Moments, ridge: float) -> tuple[Array, Array]:
+    columns = readout.features.columns
+    chosen = (kept[:, None] * columns + np.arange(columns)).reshape(-1)
+    flat = readout.outgoing.reshape(readout.outputs, -1)
+    gram, mean = moments.gram, moments.mean
+    if not readout.constant_allowed:
+        gram, mean = gram + np.outer(mean, mean), np.zeros_like(mean)
+    correlation, deviation = standardise(Moments(mean, gram))
+    factor, ridge = _factor(correlation[np.ix_(chosen, chosen)], ridge)
+    target = (flat * deviation) @ correlation[:, chosen] + ridge * (flat * deviation)[:, chosen]
+    solved = cho_solve(factor, target.T).T
+    live = deviation[chosen] > 0
+    outgoing = np.where(live, np.divide(solved, deviation[chosen], out=np.zeros_like(solved), where=live), flat[:, chosen])
+    constant = readout.constant + flat @ mean - outgoing @ mean[chosen]
+    if not readout.constant_allowed:
+        constant = readout.constant
+    return outgoing.reshape(readout.outputs, kept.size, columns), constant
+
+
+def _factor(matrix: Array, ridge: float) -> tuple[tuple[Array, bool], float]:
+    """Return a Cholesky factor of matrix + r I and r, the smallest of ridge, 10 ridge, ... that is well conditioned."""
+    identity = np.eye(matrix.shape[0])
+    while True:
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", LinAlgWarning)
+                factor = cho_factor(matrix + ridge * identity, lower=True, check_finite=False)
+            pivots = np.diag(factor[0])
+            if pivots.size == 0 or float(pivots.min()) ** 2 > 0.1 * ridge:
+                return factor, ridge
+        except np.linalg.LinAlgError:
+            pass
+        ridge *= 10.0

@@ -1,0 +1,160 @@
+"""A linear operator that sums over the neurons: reading and replacing its weights and its constant.
+
+The constant of a readout is what the operator adds: a Gemm's bias input, or the constant of an Add or Sub that alone
+reads a product. Where there is none and one is needed, an Add is inserted and the output keeps its name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import onnx_graphsurgeon as gs
+
+from onnx_coreset.core.arrays import Array
+from onnx_coreset.graph.dense import STANDARD, Dense, dense
+from onnx_coreset.graph.document import Document, Numbers
+from onnx_coreset.graph.rules import Value
+from onnx_coreset.graph.skip import Stop
+
+
+@dataclass(frozen=True)
+class Bias:
+    """Where the constant of a readout stands.
+
+    Attributes:
+        node: The node that reads it.
+        index: Index of that input.
+        factor: What the node multiplies it by.
+        shape: Its shape.
+    """
+
+    node: gs.Node
+    index: int
+    factor: float
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Consumer:
+    """A Gemm or MatMul as a reader of neurons.
+
+    Attributes:
+        dense: The matrix product.
+        hidden: The tensor of neurons it reads.
+    """
+
+    dense: Dense
+    hidden: gs.Tensor
+
+    @property
+    def output(self) -> gs.Tensor:
+        """What the readout gives to the rest of the model, its constant included."""
+        bias = self.bias()
+        return self.dense.output if bias is None else bias.node.outputs[0]
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs k."""
+        return self.dense.outputs
+
+    def bias(self) -> Bias | None:
+        """Return where the constant stands, or None where there is none that could be changed."""
+        document, node = self.dense.document, self.dense.node
+        own = self.dense.bias_input()
+        if own is not None:
+            shape = document.constant_shape(own)
+            return None if shape is None else Bias(node, 2, self.dense.beta, shape)
+        after = self.dense.output
+        if len(after.outputs) != 1 or document.is_output(after):
+            return None
+        reader = after.outputs[0]
+        if reader.op not in ("Add", "Sub") or reader.domain not in STANDARD or len(reader.inputs) != 2:
+            return None
+        index = 1 if reader.inputs[0] is after else 0
+        shape = document.constant_shape(reader.inputs[index])
+        if shape is None or (reader.op == "Sub" and index == 0) or any(n != 1 for n in shape[:-1]):
+            return None
+        if shape and shape[-1] not in (1, self.outputs):
+            return None
+        return Bias(reader, index, -1.0 if reader.op == "Sub" else 1.0, shape)
+
+    def read(self) -> tuple[Array, Array]:
+        """Return outgoing weights (k, n) and constant (k,), float64; what differs between rows counts as zero."""
+        bias = self.bias()
+        constant = np.zeros(self.outputs)
+        if bias is not None and all(size == 1 for size in bias.shape[:-1]):
+            constant = constant + np.multiply(bias.factor, self._stored(bias).astype(np.float64).reshape(-1))
+        return self.dense.matrix(), constant
+
+    def write(self, outgoing: Array, constant: Array, kept: Array) -> None:
+        """Replace weights and constant; what does not change is sliced, not recomputed.
+
+        Args:
+            outgoing: New outgoing weights, shape (k, m).
+            constant: New constant, shape (k,).
+            kept: The neurons kept, shape (m,).
+        """
+        weights, before = self.read()
+        document, dense = self.dense.document, self.dense
+        if np.array_equal(outgoing, weights[:, kept]):
+            if kept.size != weights.shape[1]:
+                document.assign(dense.node, dense.weight, np.take(dense.stored, kept, axis=dense.in_axis))
+        else:
+            document.assign(dense.node, dense.weight, dense.store(outgoing))
+        if not np.array_equal(constant, before):
+            self._write_constant(constant, before)
+
+    def _stored(self, bias: Bias) -> Numbers:
+        numbers = self.dense.document.constant(bias.node.inputs[bias.index])
+        assert numbers is not None
+        return numbers
+
+    def _write_constant(self, constant: Array, before: Array) -> None:
+        document, node = self.dense.document, self.dense.node
+        bias, dtype = self.bias(), self.dense.stored.dtype
+        if bias is not None:
+            stored = self._stored(bias)
+            leading = stored.shape[:-1]
+            if all(size == 1 for size in leading):
+                values = np.divide(constant, bias.factor).reshape(*leading, self.outputs)
+            else:
+                values = stored.astype(np.float64) + np.divide(constant - before, bias.factor)
+            document.assign(bias.node, bias.index, values.astype(stored.dtype))
+        elif node.op == "Gemm" and self.dense.bias_input() is None:
+            node.attrs["beta"] = 1.0
+            document.assign(node, 2, constant.astype(dtype))
+        else:
+            self._insert_add(constant.astype(dtype))
+
+    def _insert_add(self, constant: Numbers) -> None:
+        """Add `constant` behind the product; the sum takes over the product's name."""
+        document, node = self.dense.document, self.dense.node
+        scope = document.scope_of(node)
+        assert scope is not None
+        total = node.outputs[0]
+        product = gs.Variable(document.fresh(f"{total.name}_product"), dtype=total.dtype)
+        numbers = gs.Constant(document.fresh(f"{total.name}_constant"), constant)
+        node.outputs[0] = product
+        name = document.fresh(f"{node.name or total.name}_add")
+        added = gs.Node("Add", name=name, inputs=[product, numbers], outputs=[total])
+        scope.graph.nodes.insert(next(i for i, n in enumerate(scope.graph.nodes) if n is node) + 1, added)
+
+
+def consumer(document: Document, node: gs.Node, inside: dict[int, Value]) -> Consumer | Stop | None:
+    """Return `node` as a consumer of the neurons that reach it.
+
+    Args:
+        document: The model.
+        node: A node that reads the hidden tensor.
+        inside: Its inputs that belong to the space, by index.
+
+    Returns:
+        The consumer; a Stop where it is a linear operator that cannot be used; None where it is something else.
+    """
+    product = dense(document, node)
+    if product is None or isinstance(product, Stop):
+        return product
+    if set(inside) != {product.data} or inside[product.data].axis != -1:
+        return Stop("reshape", f"{node.op} sums over another axis than the neurons")
+    return Consumer(product, node.inputs[product.data])
