@@ -1,8 +1,9 @@
 """An activation as what the graph computes: a short program of elementwise steps.
 
-Values are numbered: 0 .. arity-1 are the pre-activations (shape (..., n) each), and step i (from 0) yields value arity+i.
-The last value is the result; a program without steps is the identity. A constant operand is a number, shape (), or has
-one entry for each neuron, shape (n,).
+Values are numbered: 0 .. arity-1 are the pre-activations (shape (..., n) each), and step i (from 0) yields value
+arity+i. The last value is the result; a program without steps is the identity. A constant operand is a number,
+shape (), or has one entry for each neuron, shape (n,). Booleans are 0.0 and 1.0. A lower bound that a Clip lacks while
+it has an upper one is the constant -inf.
 """
 
 from __future__ import annotations
