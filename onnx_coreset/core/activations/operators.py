@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -34,7 +34,7 @@ class Operator:
     extension: i.Extension
     least: int = 1
     most: int = 1
-    defaults: f.Attributes = MappingProxyType({})
+    defaults: f.Attributes = field(default_factory=lambda: MappingProxyType({}))
 
     def _complete(self, count: int, attributes: f.Attributes) -> f.Attributes:
         """Fill in defaults; refuse what would be misunderstood."""
