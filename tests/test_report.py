@@ -28,40 +28,13 @@ from onnx_coreset.report import (
 LONG = "/encoder/layer.0/intermediate/intermediate_act_fn/Mul_1_output_0"
 FILE_KEYS = ["path", "bytes", "parameters", "macs", "sha256"]
 CHAIN_KEYS = [
-    "name",
-    "activation",
-    "features",
-    "consumers",
-    "law",
-    "inputs",
-    "outputs",
-    "width_before",
-    "width_after",
-    "kept",
-    "method",
-    "eps",
-    "status",
-    "code",
-    "reason",
-    "error",
-]
+    "name", "activation", "features", "consumers", "law", "inputs", "outputs", "width_before", "width_after",
+    "kept", "method", "eps", "status", "code", "reason", "error",
+]  # fmt: skip
 ERROR_KEYS = [
-    "unit",
-    "spread",
-    "rms",
-    "p99",
-    "max",
-    "relative",
-    "worst_output",
-    "carried_rms",
-    "samples",
-    "outside",
-    "attacked",
-    "attacked_mean",
-    "certified",
-    "certified_mean",
-    "domain",
-]
+    "unit", "spread", "rms", "p99", "max", "relative", "worst_output", "carried_rms", "samples", "outside",
+    "attacked", "attacked_mean", "certified", "certified_mean", "domain",
+]  # fmt: skip
 ERROR = ErrorFacts("spread", 2.0, 0.19, 0.4, 1.2, Relative(0.095, 0.2, 0.6), 0.3, 0.21, 4096)
 PRUNED = ChainReport(LONG, "gelu", "neurons", ("Gemm_2",), "synthetic", 784, 100, 3072, 1536, (0, 1, 2, 7), "backward")
 PRUNED = replace(PRUNED, eps=0.1, status="pruned", error=ERROR)
@@ -210,3 +183,17 @@ def test_every_number_has_a_short_form(value: float) -> None:
     error = ErrorFacts(spread=1.0, relative=Relative(value, value, value), carried_rms=value)
     report = replace(REPORT, chains=(replace(PRUNED, name="a", error=error),))
     assert max(map(len, report.to_text().splitlines())) <= 80
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_no_text_of_a_model_reaches_the_terminal_raw(terminal: bool) -> None:
+    bad = "a\x1b]0;b\x07\r\nc"
+    chain = ChainReport(bad, bad, bad, (bad,), bad, 1, 1, 2, 1, (0,), bad, 0.1, "pruned", error=ERROR)
+    stayed = replace(chain, status="skipped", code=bad, reason=bad)
+    checked = Validation(bad, bad, 1, True, (OutputError(bad),), (bad,), (bad,))
+    for chains in ((chain, stayed), (replace(chain, status=None), stayed)):
+        output = FileFacts(bad, 1) if chains[0].status else FileFacts()
+        report = Report("0.1.0", FileFacts(bad, 1, 2, 3), output, {}, chains, checked, {bad: 1.0})
+        text = report_text(report, verbose=True, terminal=terminal, width=200)
+        assert "\x1b]" not in text and "\x07" not in text and "\r" not in text
+        assert not any(line.startswith("c") and "carried" not in line for line in text.splitlines())
