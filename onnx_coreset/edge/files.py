@@ -1,0 +1,285 @@
+"""Everything that touches a disk: models and samples are read here, models and reports are written here.
+
+A file is written under a temporary name in its folder and then renamed over the old one, so that a crash leaves the old
+file or the new one and never half of either. What cannot be written is found out before the work, where it can be.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+import stat
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnx_coreset.edge.external import inline
+from onnx_coreset.edge.parse import parse
+from onnx_coreset.errors import CoresetError, MachineError, ModelError, UsageError
+
+__all__ = ["AnyPath", "Loaded", "check_output", "check_report", "load", "load_arrays", "save", "save_text"]
+
+AnyPath = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model as it lies on a disk.
+
+    Attributes:
+        model: The model, all external data moved into it, every tensor's data as many as its shape needs.
+        path: Where the model file is.
+        bytes: The size of the model file and of its external data files together.
+        sha256: Of the model file alone, in hexadecimal.
+        data: The external data files, in no promised order.
+    """
+
+    model: onnx.ModelProto
+    path: Path
+    bytes: int
+    sha256: str
+    data: tuple[Path, ...] = ()
+
+
+def load(path: AnyPath) -> Loaded:
+    """Reads a model and its external data.
+
+    Args:
+        path: The model file. Its folder is the base of all external data, whatever the working directory is.
+
+    Returns:
+        The model, standing alone, and what the files were.
+
+    Raises:
+        ModelError: A file is missing or unreadable, is no model, or a tensor's data do not fit its shape.
+        MachineError: The model does not fit into memory.
+    """
+    place = Path(path)
+    try:
+        content = _content(place)
+        model = parse(content, place)
+        digest, size = hashlib.sha256(content).hexdigest(), len(content)
+        del content
+        try:
+            data = inline(model, place.parent)
+        except ModelError as error:
+            raise ModelError(f"{place}: {error}") from error
+    except MemoryError as error:
+        raise MachineError(f"{place} does not fit into memory; free some, or use a machine with more") from error
+    return Loaded(model, place, size + sum(data.values()), digest, tuple(data))
+
+
+def _content(path: Path) -> bytes:
+    try:
+        # Looked at first: opening a pipe would wait for ever.
+        kind = path.stat().st_mode
+        if not stat.S_ISREG(kind):
+            what = "a folder" if stat.S_ISDIR(kind) else "not a file"
+            raise ModelError(f"{path} is {what}; give the path of an .onnx file")
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ModelError(f"{path} does not exist; check the path of the model") from error
+    except PermissionError as error:
+        raise ModelError(f"{path} may not be read by you; change its permissions") from error
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read ({_why(error)}); check the path of the model") from error
+
+
+def _why(error: BaseException) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """What a path leads to, links followed; None where nothing is there."""
+    try:
+        return path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except PermissionError as error:
+        raise MachineError(f"{path} cannot be looked at ({_why(error)}); change the folder's permissions") from error
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path} is no usable path ({_why(error)}); choose another") from error
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Whether two paths are one file, through links of either kind too; or would be, once they exist."""
+    first, second = _status(one), _status(other)
+    if first is not None and second is not None:
+        return os.path.samestat(first, second)
+    return os.path.realpath(one) == os.path.realpath(other)
+
+
+def _target(path: AnyPath, what: str) -> Path:
+    """The path of a file that is to be written, once its folder has been found fit for it."""
+    place = Path(path)
+    status = _status(place)
+    if (status is not None and stat.S_ISDIR(status.st_mode)) or str(path).endswith(("/", os.sep)):
+        raise UsageError(f"{what} {path} is a folder; give the path of a file in it")
+    if status is not None and not stat.S_ISREG(status.st_mode):
+        raise UsageError(f"{what} {path} is not a regular file; give the path of another")
+    folder = _status(place.parent)
+    if folder is None or not stat.S_ISDIR(folder.st_mode):
+        raise UsageError(f"the folder of {what} {path} does not exist; make it first: {place.parent}")
+    if not os.access(place.parent, os.W_OK | os.X_OK):
+        raise MachineError(f"the folder of {what} {path} is not writable; change its permissions or choose another")
+    return place
+
+
+def _spare_input(place: Path, what: str, source: Loaded | AnyPath | None) -> None:
+    model = source.path if isinstance(source, Loaded) else source
+    if model is not None and _same(place, Path(model)):
+        raise UsageError(f"{what} {place} is the input model, which is never written over; choose another path")
+    for data in source.data if isinstance(source, Loaded) else ():
+        if _same(place, data):
+            raise UsageError(f"{what} {place} holds weights of the input model, which are never written over")
+
+
+def check_output(out: AnyPath, source: Loaded | AnyPath | None, overwrite: bool) -> None:
+    """Checks, before any work, that the result can be written where the user wants it.
+
+    Args:
+        out: Where the new model is to go.
+        source: The input model, its path where it is not loaded yet (its data files are then not known), or None where
+            it came as an object.
+        overwrite: Whether a file that is there may be replaced.
+
+    Raises:
+        UsageError: Something is there, a folder included, and may not be replaced; it is the input or one of its data
+            files, through links too; its folder does not exist.
+        MachineError: The folder cannot be written to.
+    """
+    place = _target(out, "OUT")
+    _spare_input(place, "OUT", source)
+    # A link that leads nowhere is something, too.
+    if os.path.lexists(place) and not overwrite:
+        raise UsageError(f"OUT {out} exists; choose another path or allow replacing it with --overwrite")
+
+
+def check_report(path: AnyPath, source: Loaded | AnyPath | None, out: AnyPath | None) -> None:
+    """Checks, before any work, that the report can be written; an older report may be replaced.
+
+    Args:
+        path: Where the report is to go.
+        source: The input model, its path, or None where it came as an object.
+        out: Where the new model is to go, or None where none is written.
+
+    Raises:
+        UsageError: It is a folder, the input, one of its data files or OUT, or its folder does not exist.
+        MachineError: The folder cannot be written to.
+    """
+    place = _target(path, "the report")
+    _spare_input(place, "the report", source)
+    if out is not None and _same(place, Path(out)):
+        raise UsageError(f"the report {path} would go to the same file as the model; choose another path")
+
+
+def save(model: onnx.ModelProto, out: AnyPath) -> int:
+    """Writes a model: the whole of it or nothing.
+
+    Args:
+        model: The model, no external data.
+        out: Where to; what is there is replaced (a link itself, not what it leads to) and keeps its permissions.
+
+    Returns:
+        The size of the new file in bytes.
+
+    Raises:
+        MachineError: The disk or memory is full, the folder cannot be written to, or the model is too large for a file.
+    """
+    try:
+        content = model.SerializeToString()
+    except MemoryError as error:
+        raise MachineError(f"{out} was not written: memory is full; free some and try again") from error
+    except Exception as error:  # protobuf's error class depends on its implementation
+        raise MachineError(
+            f"{out} was not written: one .onnx file cannot hold 2 GB or more, and the result has as much; "
+            "shrink it further, or split the model"
+        ) from error
+    _replace(Path(out), content)
+    return len(content)
+
+
+def save_text(text: str, path: AnyPath) -> None:
+    """Writes a text as UTF-8: the whole of it or nothing.
+
+    Args:
+        text: The text as it is to stand in the file.
+        path: Where to; what is there is replaced and keeps its permissions.
+
+    Raises:
+        MachineError: The disk is full or the folder cannot be written to.
+    """
+    _replace(Path(path), text.encode())
+
+
+def _replace(path: Path, content: bytes) -> None:
+    temporary = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
+    try:
+        kept = _status(path)
+        mode = 0o666 if kept is None else stat.S_IMODE(kept.st_mode) & 0o777
+        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if kept is not None:
+            temporary.chmod(mode)
+        os.replace(temporary, path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        if isinstance(error, OSError):
+            raise MachineError(
+                f"{path} was not written ({_why(error)}); make room, check the permissions, or choose another folder"
+            ) from error
+        raise
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes a rename last through a power cut, where the system can: the file is there either way."""
+    with suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def load_arrays(path: AnyPath) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
+    """Reads a user's samples.
+
+    Args:
+        path: An ``.npz`` file as ``numpy.savez`` writes it; no Python objects are unpickled.
+
+    Returns:
+        The arrays by their names, each in the machine's byte order.
+
+    Raises:
+        UsageError: The file is missing or unreadable, is no ``.npz``, is damaged, or holds no arrays or Python objects.
+        MachineError: The arrays do not fit into memory.
+    """
+    advice = "write it with numpy.savez(FILE, NAME=array, ...)"
+    try:
+        with open(path, "rb") as file:
+            archive = np.load(file, allow_pickle=False)
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise UsageError(f"{path} is not an .npz file but a single array; {advice}")
+            with archive:
+                arrays = {name: archive[name] for name in archive.files}
+    except (CoresetError, KeyboardInterrupt):
+        raise
+    except MemoryError as error:
+        raise MachineError(f"the samples of {path} do not fit into memory; give fewer") from error
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({_why(error)}); check the path of the samples") from error
+    except Exception as error:  # zipfile, zlib, struct and numpy each have their own for a damaged file
+        raise UsageError(f"{path} is not a readable .npz file; {advice}") from error
+    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
+        raise UsageError(f"{path} holds no arrays, or something else beside them; {advice}")
+    return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
