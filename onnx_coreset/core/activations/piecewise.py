@@ -194,18 +194,21 @@ PIECEWISE: tuple[Record, ...] = (
         lambda t, p: t,
         lambda p: properties(1.0, monotone=True, odd=True, homogeneous=True),
         lambda p: (spell("x"),),
+        exact=True,
     ),
     Record(
         "Relu",
         lambda t, p: f.relu(t),
         lambda p: properties(1.0, 0.0, critical=(0.0,), monotone=True, half_even=True, homogeneous=True),
         lambda p: (spell(("Relu", "x")),),
+        exact=True,
     ),
     Record(
         "Abs",
         lambda t, p: np.abs(t),
         lambda p: properties(1.0, 0.0, critical=(0.0,), homogeneous=True),
         lambda p: (spell(("Abs", "x")),),
+        exact=True,
     ),
     Record(
         "LeakyRelu",
@@ -233,6 +236,7 @@ PIECEWISE: tuple[Record, ...] = (
         _read_clip,
         ("low", "high"),
         (_numbers(0, 6), _numbers(-1, 1), _numbers(-np.inf, 2), _numbers(0.5, np.inf), _numbers([-1, 0, 1], 3)),
+        exact=True,
     ),
     Record(
         "HardSigmoid",
@@ -252,6 +256,7 @@ PIECEWISE: tuple[Record, ...] = (
         _read_threshold,
         ("alpha",),
         (_numbers(1.0), _numbers(0.4), _numbers(-0.5)),
+        exact=True,
     ),
     Record(
         "Step",
@@ -261,6 +266,7 @@ PIECEWISE: tuple[Record, ...] = (
         _read_step,
         ("threshold", "low", "middle", "high"),
         (_numbers(0, 0, 0, 1), _numbers(0, 0, 1, 1), _numbers(0, -1, 0, 1), _numbers(0.5, 2, 1, -1)),
+        exact=True,
     ),
     Record(
         "Polynomial",

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_coreset.core.activations.algebra import Poly
 from onnx_coreset.core.activations.evaluate import enclose, run
-from onnx_coreset.core.activations.intervals import hull
+from onnx_coreset.core.activations.intervals import EXACT, TRANSCENDENTAL, hull
 from onnx_coreset.core.activations.program import Program
 from onnx_coreset.core.arrays import Array, Indices, frozen
 
@@ -75,6 +75,7 @@ class Record:
         parameters: Names of the parameters; empty also where their number varies.
         examples: Parameters to test with.
         noise: Error of the closed form at t beyond a few units in the last place of its value.
+        exact: Whether the closed form only compares and selects, without any rounding.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Record:
     parameters: tuple[str, ...] = ()
     examples: tuple[Parameters, ...] = ((),)
     noise: Callable[[Array, Parameters], Array | float] = lambda t, parameters: 0.0
+    exact: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,7 +140,7 @@ class Named:
         with np.errstate(all="ignore"):
             noises = [np.where(np.isinf(p), 0.0, self.record.noise(p, self.parameters)) for p in places]
             ends = [v + side * e for v, e in zip(values, noises, strict=True) for side in (-1.0, 1.0)]
-        lower, upper = hull(ends, (4e-15, 4e-16))
+        lower, upper = hull(ends, EXACT if self.record.exact else TRANSCENDENTAL)
         return np.clip(lower, known.least, known.greatest), np.clip(upper, known.least, known.greatest)
 
     def supremum(self, low: Array, high: Array) -> Array:
