@@ -120,6 +120,19 @@ def test_bad_external_data_are_refused_by_name(
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("up", ["{folder}", "../{name}", "sub/.."])
+def test_data_are_not_read_from_outside_the_folder_though_they_are_there(
+    split: tuple[Path, onnx.ModelProto], up: str
+) -> None:
+    path, model = split
+    path.with_name("sub").mkdir()
+    location = f"{up.format(folder=path.parent, name=path.parent.name)}/weights.data"
+    assert (path.parent / location).samefile(path.with_name("weights.data"))
+    entry(model, "location", location)
+    with pytest.raises(ModelError, match="outside the model's folder"):
+        files.load(put(path, model))
+
+
 def test_a_short_data_file_is_refused_by_name(split: tuple[Path, onnx.ModelProto]) -> None:
     path, model = split
     os.truncate(path.with_name("weights.data"), 47)

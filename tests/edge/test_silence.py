@@ -45,6 +45,14 @@ def test_nothing_is_printed_from_the_first_import_on(request: pytest.FixtureRequ
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+def test_nothing_is_printed_where_the_caller_uses_the_library_too(request: pytest.FixtureRequest) -> None:
+    tests = str(request.config.rootpath / "tests")
+    cpu_only = NOISY.replace('("auto", "cuda")', "()").replace(', Provider("CUDAExecutionProvider")', ",")
+    code = f"import sys; sys.path.insert(0, {tests!r})\nimport onnxruntime\n{cpu_only}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
 def test_nothing_is_printed_here_either(capfd: pytest.CaptureFixture[str]) -> None:
     exec(NOISY, {})
     assert capfd.readouterr() == ("", "")

@@ -152,6 +152,15 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_nothing_else(
     assert out.read_text() == "old"
 
 
+def test_a_temporary_name_that_is_taken_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files.secrets, "token_hex", lambda _: "taken")
+    (tmp_path / "precious").write_text("old")
+    (tmp_path / ".onnx-coreset-taken.tmp").symlink_to("precious")
+    with pytest.raises(MachineError, match="not written"):
+        files.save(small(), tmp_path / "out.onnx")
+    assert (tmp_path / "precious").read_text() == "old"
+
+
 def test_a_missing_folder_is_the_machines_fault_by_now(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="not written"):
         files.save_text("{}", tmp_path / "gone" / "r.json")
