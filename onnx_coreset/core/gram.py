@@ -32,7 +32,8 @@ class Moments:
 def sampled(features: Features, x: Array, block: int = 8192) -> Moments:
     """Return the moments of `features` over the rows of `x`.
 
-    The mean is subtracted before squaring, so that features far from zero lose no digits.
+    The mean of the first block is subtracted before squaring, so that features far from zero lose no digits; features
+    that are constant get variance 0 exactly.
 
     Args:
         features: Features of n neurons with s columns.
@@ -44,21 +45,16 @@ def sampled(features: Features, x: Array, block: int = 8192) -> Moments:
     """
     count = x.shape[0]
     columns = features.width * features.columns
-    starts = range(0, count, block)
-    mean = np.zeros(columns)
-    if len(starts) == 1:
-        values = features.evaluate(x).reshape(count, columns)
-        mean = values.mean(axis=0)
-        values = values - mean
-        return Moments(mean, values.T @ values / count)
-    for start in starts:
-        mean += features.evaluate(x[start : start + block]).reshape(-1, columns).sum(axis=0)
-    mean /= count
-    gram = np.zeros((columns, columns))
-    for start in starts:
-        values = features.evaluate(x[start : start + block]).reshape(-1, columns) - mean
+    origin, total, gram = np.zeros(columns), np.zeros(columns), np.zeros((columns, columns))
+    for start in range(0, count, block):
+        values = features.evaluate(x[start : start + block]).reshape(-1, columns)
+        if start == 0:
+            origin = values[0] + (values - values[0]).mean(axis=0)
+        values = values - origin
+        total += values.sum(axis=0)
         gram += values.T @ values
-    return Moments(mean, gram / count)
+    shift = total / count
+    return Moments(origin + shift, gram / count - np.outer(shift, shift))
 
 
 def layer_moments(layer: HiddenLayer, x: Array) -> tuple[Moments, ...]:

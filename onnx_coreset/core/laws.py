@@ -83,8 +83,8 @@ class Ball:
         x = rng.standard_normal((count, self.dimension))
         norms = np.linalg.norm(x, axis=1)
         scales = np.asarray(self.scales)[rng.integers(len(self.scales), size=count)]
-        # One part in 1e12 inwards, so that rounding never puts a sample outside.
-        return np.asarray(x * (self.radius * (1 - 1e-12) * scales / np.where(norms > 0, norms, 1.0))[:, None])
+        # Inwards by more than half a unit of float32, so that no rounding, to float32 included, puts a sample outside.
+        return np.asarray(x * (self.radius * (1 - 1e-7) * scales / np.where(norms > 0, norms, 1.0))[:, None])
 
     def moments(self) -> tuple[Array, Array]:
         """Return mean 0 and covariance radius^2 mean(scale^2) / d times the identity."""

@@ -248,7 +248,7 @@ def shrink(layer: HiddenLayer, coreset: Coreset) -> HiddenLayer:
         coreset: Its kept neurons (m) and new outgoing weights.
 
     Returns:
-        A hidden layer of m neurons with the same inputs and outputs.
+        A hidden layer of m neurons with the same inputs and outputs. Readouts that shared features still do.
 
     Raises:
         ValueError: The coreset does not fit the layer.
@@ -258,8 +258,12 @@ def shrink(layer: HiddenLayer, coreset: Coreset) -> HiddenLayer:
     parts: Sequence[tuple[Readout, Array, Array]] = tuple(
         zip(layer.readouts, coreset.outgoing, coreset.constant, strict=True)
     )
+    if any(outgoing.shape[:1] != readout.constant.shape for readout, outgoing, _ in parts):
+        raise ValueError("the coreset was made for a layer with other outputs")
+    taken = {id(readout.features): readout.features for readout in layer.readouts}
+    taken = {key: features.take(coreset.kept) for key, features in taken.items()}
     readouts = tuple(
-        Readout(readout.features.take(coreset.kept), outgoing, constant, readout.constant_allowed)
+        Readout(taken[id(readout.features)], outgoing, constant, readout.constant_allowed)
         for readout, outgoing, constant in parts
     )
     return HiddenLayer(coreset.width, readouts)

@@ -5,16 +5,14 @@ With features a (mean m, covariance G, standardised so that diag G = 1), outgoin
     U = W (G + r I)_{:C} ((G + r I)_CC)^{-1},      c' = c + W m - U m_C.
 
 U minimises E |W (a - m) - U (a_C - m_C)|^2 plus r |U - W|^2 over all columns, dropped ones counted as zero. It shrinks
-towards W, not towards zero, and it is W exactly when nothing is dropped. The Cholesky factor of (G + r I)_CC is used, never an
-inverse; r grows until the factor is well conditioned.
+towards W, not towards zero, and it is W exactly when nothing is dropped. The Cholesky factor of (G + r I)_CC is used,
+never an inverse; r grows until the factor is well conditioned.
 """
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
-from scipy.linalg import LinAlgWarning, cho_factor, cho_solve
+from scipy.linalg import cho_factor, cho_solve
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.gram import Moments
@@ -31,7 +29,12 @@ def standardise(moments: Moments) -> tuple[Array, Array]:
 
     Args:
         moments: Moments of p features.
+
+    Raises:
+        ValueError: A moment is not finite: some sample made a feature overflow, or not a number.
     """
+    if not (np.isfinite(moments.mean).all() and np.isfinite(moments.gram).all()):
+        raise ValueError("the features are not finite on every sample")
     variance = np.diag(moments.gram).copy()
     floor = np.finfo(np.float64).eps * max(float(variance.max(initial=0.0)), np.finfo(np.float64).tiny)
     deviation = np.sqrt(np.where(variance > floor, variance, 0.0))
@@ -39,6 +42,21 @@ def standardise(moments: Moments) -> tuple[Array, Array]:
     correlation = moments.gram * inverse[:, None] * inverse
     np.fill_diagonal(correlation, 1.0)
     return correlation, deviation
+
+
+def seen(moments: Moments, constant_allowed: bool) -> Moments:
+    """Return the moments that the error depends on: where the constant may not change, means are not free.
+
+    Args:
+        moments: Moments of p features.
+        constant_allowed: Whether the constant makes up for the means.
+
+    Returns:
+        The moments themselves, or mean 0 and E a a^T.
+    """
+    if constant_allowed:
+        return moments
+    return Moments(np.zeros_like(moments.mean), moments.gram + np.outer(moments.mean, moments.mean))
 
 
 def refit(
@@ -76,15 +94,15 @@ def _readout(readout: Readout, kept: Indices, moments: Moments, ridge: float) ->
     columns = readout.features.columns
     chosen = (kept[:, None] * columns + np.arange(columns)).reshape(-1)
     flat = readout.outgoing.reshape(readout.outputs, -1)
-    gram, mean = moments.gram, moments.mean
-    if not readout.constant_allowed:
-        gram, mean = gram + np.outer(mean, mean), np.zeros_like(mean)
-    correlation, deviation = standardise(Moments(mean, gram))
+    moments = seen(moments, readout.constant_allowed)
+    mean = moments.mean
+    correlation, deviation = standardise(moments)
     factor, ridge = _factor(correlation[np.ix_(chosen, chosen)], ridge)
     target = (flat * deviation) @ correlation[:, chosen] + ridge * (flat * deviation)[:, chosen]
     solved = cho_solve(factor, target.T).T
     live = deviation[chosen] > 0
-    outgoing = np.where(live, np.divide(solved, deviation[chosen], out=np.zeros_like(solved), where=live), flat[:, chosen])
+    # Features that do not vary keep their weights.
+    outgoing = np.divide(solved, deviation[chosen], out=flat[:, chosen], where=live)
     constant = readout.constant + flat @ mean - outgoing @ mean[chosen]
     if not readout.constant_allowed:
         constant = readout.constant
@@ -94,11 +112,10 @@ def _readout(readout: Readout, kept: Indices, moments: Moments, ridge: float) ->
 def _factor(matrix: Array, ridge: float) -> tuple[tuple[Array, bool], float]:
     """Return a Cholesky factor of matrix + r I and r, the smallest of ridge, 10 ridge, ... that is well conditioned."""
     identity = np.eye(matrix.shape[0])
+    ridge = max(ridge, float(np.finfo(np.float64).eps))
     while True:
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", LinAlgWarning)
-                factor = cho_factor(matrix + ridge * identity, lower=True, check_finite=False)
+            factor = cho_factor(matrix + ridge * identity, lower=True, overwrite_a=True, check_finite=False)
             pivots = np.diag(factor[0])
             if pivots.size == 0 or float(pivots.min()) ** 2 > 0.1 * ridge:
                 return factor, ridge

@@ -283,3 +283,13 @@ def load_arrays(path: AnyPath) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise UsageError(f"{path} holds no arrays, or something else beside them; {advice}")
     return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+
+
+def digest(path: AnyPath) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal.
+
+    Args:
+        path: The file.
+    """
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

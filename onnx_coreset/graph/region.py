@@ -23,10 +23,12 @@ class Region:
     Attributes:
         steps: Elementwise steps; step i makes value i + 1, and value 0 is what the producer writes.
         tensors: Every tensor whose neurons run along an axis, with that axis, counted from the end.
+        nodes: Every node between producer and consumers.
     """
 
     steps: tuple[Elementwise, ...]
     tensors: tuple[tuple[gs.Tensor, int], ...]
+    nodes: tuple[gs.Node, ...]
 
     def program(self, document: Document, value: int) -> Program:
         """Return the program that computes `value` from the pre-activation, with its constants read.

@@ -17,7 +17,7 @@ from onnx_coreset.graph.consumers import Consumer, consumer
 from onnx_coreset.graph.document import Document, Scope
 from onnx_coreset.graph.producers import Producer, producer
 from onnx_coreset.graph.region import Region
-from onnx_coreset.graph.rules import Arrival, Elementwise, Same, Value, outcome, stopped
+from onnx_coreset.graph.rules import Arrival, ConstantAt, Elementwise, Same, Value, outcome, stopped
 from onnx_coreset.graph.skip import Skip, Stop
 
 
@@ -38,6 +38,31 @@ class Space:
     region: Region
     consumers: tuple[tuple[Consumer, int], ...]
     width: int
+
+    def nodes(self) -> Iterator[gs.Node]:
+        """Yield every node between the layer's input and its readouts' outputs, both ends included."""
+        yield self.producer.dense.node
+        yield from self.region.nodes
+        for consumer, _ in self.consumers:
+            yield consumer.dense.node
+            bias = consumer.bias()
+            if bias is not None and bias.node is not consumer.dense.node:
+                yield bias.node
+
+    def slots(self) -> Iterator[tuple[gs.Node, int]]:
+        """Yield every constant the space owns, as (node, index of the input)."""
+        yield self.producer.dense.node, self.producer.dense.weight
+        if self.producer.dense.bias_input() is not None:
+            yield self.producer.dense.node, 2
+        for step in self.region.steps:
+            for operand in step.operands:
+                if isinstance(operand, ConstantAt) and operand.per_neuron is not None:
+                    yield operand.node, operand.index
+        for consumer, _ in self.consumers:
+            yield consumer.dense.node, consumer.dense.weight
+            bias = consumer.bias()
+            if bias is not None:
+                yield bias.node, bias.index
 
 
 def spaces(document: Document) -> Iterator[Space | Skip]:
@@ -66,7 +91,7 @@ class _Walk:
     consumers: list[tuple[Consumer, int]]
     queue: list[tuple[int, gs.Node]]
     queued: set[int]
-    shape_readers: int = 0
+    nodes: list[gs.Node]
 
 
 def follow(document: Document, scope: Scope, start: Producer, position: dict[int, int]) -> Space | Skip:
@@ -81,7 +106,7 @@ def follow(document: Document, scope: Scope, start: Producer, position: dict[int
     Returns:
         The space, or the reason why the neurons cannot be narrowed.
     """
-    walk = _Walk({}, [], [], [], [], set())
+    walk = _Walk({}, [], [], [], [], set(), [])
     width = start.width
     stop = _enter(document, walk, start.output, Value(0, start.axis, start.rank), position)
     while stop is None and walk.queue:
@@ -93,7 +118,7 @@ def follow(document: Document, scope: Scope, start: Producer, position: dict[int
     if stop is not None:
         return Skip(start.output.name, stop.reason, stop.code, width)
     name = walk.consumers[0][0].hidden.name
-    return Space(name, start, Region(tuple(walk.steps), tuple(walk.tensors)), tuple(walk.consumers), width)
+    return Space(name, start, Region(tuple(walk.steps), tuple(walk.tensors), tuple(walk.nodes)), tuple(walk.consumers), width)
 
 
 def _enter(document: Document, walk: _Walk, tensor: gs.Tensor, value: Value, position: dict[int, int]) -> Stop | None:
@@ -124,6 +149,7 @@ def _visit(document: Document, walk: _Walk, node: gs.Node, width: int, position:
     result = outcome(Arrival(document, node, inside, width))
     if isinstance(result, Stop):
         return result
+    walk.nodes.append(node)
     if isinstance(result, Same):
         return _enter(document, walk, node.outputs[0], result.value, position)
     assert isinstance(result, Elementwise)

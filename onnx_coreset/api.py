@@ -1,0 +1,209 @@
+"""optimize() and inspect(): the stages of a run, in their order, and nothing else.
+
+open -> find the chains -> sample their inputs -> narrow one after the other -> write them all -> judge the whole -> report -> save.
+Nothing touches the disk before the last step.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import onnx
+
+from onnx_coreset.core.methods import METHODS, Method
+from onnx_coreset.edge import files
+from onnx_coreset.edge.runtime import Provider, choose
+from onnx_coreset.errors import Rejected, UsageError, ValidationError
+from onnx_coreset.graph.facts import macs, parameters
+from onnx_coreset.graph.lens import read
+from onnx_coreset.graph.skip import Skip
+from onnx_coreset.graph.space import Space
+from onnx_coreset.options import Options
+from onnx_coreset.report import FileFacts, Report, Result, Validation
+from onnx_coreset.stages import summary
+from onnx_coreset.stages.judging import Judged, judge
+from onnx_coreset.stages.narrowing import Narrowed, narrow
+from onnx_coreset.stages.opening import Opened, open_model, with_parameters
+from onnx_coreset.stages.sampling import Sources, sources
+
+__all__ = ["inspect", "optimize"]
+
+AnyModel = str | os.PathLike[str] | onnx.ModelProto
+Progress = Callable[[str, int, int, str], None]
+
+
+def optimize(
+    model: AnyModel,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    accept: Callable[[onnx.ModelProto], bool] | None = None,
+    progress: Progress | None = None,
+    options: Options | None = None,
+    **fields: Any,
+) -> Result:
+    """Make the hidden layers of a model narrower.
+
+    Args:
+        model: Path of a model, or a model in memory, which is not changed.
+        out: Where to write the result; None to write nothing.
+        accept: A test of your own: the result is thrown away where it returns False.
+        progress: Called with (stage, done, total, detail).
+        options: What is asked; instead, fields of `Options` by name.
+        **fields: Fields of `Options`.
+
+    Returns:
+        The narrower model and the report.
+
+    Raises:
+        UsageError: Options or paths that cannot be used.
+        ModelError: The model is unreadable or invalid.
+        MachineError: Disk, memory or the execution provider failed.
+        ValidationError: The result failed validation; it carries the report.
+        Rejected: `accept` returned False; it carries the report.
+    """
+    options = _options(options, fields)
+    clock, tell = _Clock(), progress or _silent
+    method = _method(options)
+    with clock("open"):
+        tell("open", 0, 0, "")
+        provider = choose(options.provider)  # type: ignore[arg-type]
+        opened = open_model(model, out, options)
+        opened = replace(opened, facts=_sized(opened.facts, opened.original))
+    with clock("sample"):
+        tell("sample", 0, 0, "")
+        found = sources(opened, options, provider)
+    chains: list[Narrowed | Skip] = []
+    with clock("narrow"):
+        for index, place in enumerate(opened.places):
+            tell("narrow", index, len(opened.places), place.name if isinstance(place, Space) else place.where)
+            chains.append(narrow(place, opened, found, method, options, provider) if isinstance(place, Space) else place)
+    with clock("validate"):
+        tell("validate", 0, 0, "")
+        judged = judge(opened, [chain for chain in chains if isinstance(chain, Narrowed)], found, options, provider)
+    return _finish(opened, chains, judged, found, options, provider, clock, out, accept)
+
+
+def _finish(
+    opened: Opened,
+    chains: list[Narrowed | Skip],
+    judged: Judged,
+    found: Sources,
+    options: Options,
+    provider: Provider,
+    clock: _Clock,
+    out: str | os.PathLike[str] | None,
+    accept: Callable[[onnx.ModelProto], bool] | None,
+) -> Result:
+    """Report, and only then write."""
+    final = iter(judged.chains)
+    settled = [chain if isinstance(chain, Skip) else next(final) for chain in chains]
+    carried = judged.comparison.carried if judged.comparison is not None else {}
+    rows = [summary.skipped(c) if isinstance(c, Skip) else summary.chain_report(c, options, carried) for c in settled]
+    notes = [*found.notes, *judged.notes, *judged.faults]
+    if provider.reason is not None and options.provider == "auto":
+        notes.append(f"ran on the CPU: {provider.reason}")
+    if any(not c.ran for c in settled if isinstance(c, Narrowed)) and options.validate:
+        notes.append("ONNX Runtime has no kernels for some layers: their errors were computed in float64")
+    verdict = summary.validation(judged, found, provider, notes)
+    write = out is not None and not options.dry_run
+    output = _sized(FileFacts(path=None if out is None else os.fspath(out), bytes=judged.model.ByteSize()), judged.model)
+
+    def report(facts: FileFacts) -> Report:
+        return summary.report(opened, options, rows, verdict, facts, clock.seconds)
+
+    if judged.faults:
+        failed = report(replace(output, bytes=None, sha256=None))
+        _write_report(failed, options)
+        raise ValidationError("validation failed, nothing was written: " + judged.faults[0], failed)
+    if accept is not None and not accept(judged.model):
+        failed = report(replace(output, bytes=None, sha256=None))
+        _write_report(failed, options)
+        raise Rejected("the pipeline's own test refused the result, nothing was written", failed)
+    with clock("save"):
+        if write:
+            assert out is not None
+            size = files.save(judged.model, out)
+            output = replace(output, bytes=size, sha256=files.digest(out))
+    done = report(output)
+    _write_report(done, options)
+    return Result(judged.model, done)
+
+
+def inspect(model: AnyModel, *, options: Options | None = None, **fields: Any) -> Report:
+    """List where a model could be made narrower, and why not elsewhere. Nothing is run or written but the report.
+
+    Args:
+        model: Path of a model, or a model in memory, which is not changed.
+        options: What is asked; instead, fields of `Options` by name.
+        **fields: Fields of `Options`.
+
+    Returns:
+        A report without an output: chains that can be cut have no status, other places are skipped.
+
+    Raises:
+        UsageError: Options or paths that cannot be used.
+        ModelError: The model is unreadable or invalid.
+    """
+    options = _options(options, fields)
+    clock = _Clock()
+    with clock("open"):
+        opened = open_model(model, None, options)
+        opened = replace(opened, facts=_sized(opened.facts, opened.original))
+        rows = [
+            summary.skipped(place) if isinstance(place, Skip) else summary.mapped(place, read(opened.document, place))
+            for place in opened.places
+        ]
+    done = summary.report(opened, options, rows, Validation(), FileFacts(), clock.seconds)
+    _write_report(done, options)
+    return done
+
+
+class _Clock:
+    """Wall time by stage."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, stage: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+
+def _silent(stage: str, done: int, total: int, detail: str) -> None:
+    """Tell nobody."""
+
+
+def _options(options: Options | None, fields: dict[str, Any]) -> Options:
+    if options is None:
+        return Options.make(**fields)
+    if fields:
+        raise UsageError(f"give options, or fields by name such as {next(iter(fields))}, but not both")
+    return options
+
+
+def _method(options: Options) -> Method:
+    if not isinstance(options.method, str):
+        if isinstance(options.method, Method):
+            return options.method
+        raise UsageError("method is neither a name nor a method: it needs name, requires and select")
+    if options.method not in METHODS:
+        raise UsageError(f"--method {options.method}: there are {', '.join(METHODS)}")
+    return METHODS[options.method]
+
+
+def _sized(facts: FileFacts, model: onnx.ModelProto) -> FileFacts:
+    return with_parameters(facts, parameters(model), macs(model))
+
+
+def _write_report(report: Report, options: Options) -> None:
+    if options.report is not None:
+        files.save_text(report.to_json(), options.report)

@@ -1,0 +1,126 @@
+"""What can be dropped without any error: constant, duplicate and unread neurons.
+
+    constant    incoming weights are zero: f(b) moves to the constant, where every readout may change its own
+    duplicate   same incoming weights, bias and activation parameters: outgoing weights are added up
+    unread      every outgoing weight is zero
+
+All of it is exact in real arithmetic, whatever the inputs are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
+import numpy as np
+
+from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.core.layer import Coreset, HiddenLayer, Neurons, shrink
+
+_PROBES = np.array([-7.3, -2.1, -0.9, -0.31, -0.04, 0.0, 0.02, 0.27, 0.83, 1.9, 3.7, 8.1])
+
+
+def lossless(layer: HiddenLayer) -> Coreset:
+    """Return the smallest coreset that the three exact rules give.
+
+    Args:
+        layer: The hidden layer, n neurons.
+
+    Returns:
+        A coreset that computes what the layer computes; at least one neuron is kept. O(n (d + k) log n).
+    """
+    outgoing = [np.array(readout.outgoing) for readout in layer.readouts]
+    constant = [np.array(readout.constant) for readout in layer.readouts]
+    alive = np.ones(layer.width, dtype=bool)
+    if all(isinstance(readout.features, Neurons) for readout in layer.readouts):
+        fixed = _constants(layer, outgoing, constant)
+        alive[fixed] = False
+        _merge(layer, alive, outgoing)
+    alive &= np.any([np.any(w != 0, axis=(0, 2)) for w in outgoing], axis=0)
+    if not alive.any():
+        alive[0] = True
+    kept = np.flatnonzero(alive)
+    return Coreset(kept, tuple(w[:, kept] for w in outgoing), tuple(constant), "lossless")
+
+
+def _neurons(layer: HiddenLayer) -> list[Neurons]:
+    return [r.features for r in layer.readouts if isinstance(r.features, Neurons)]
+
+
+def _constants(layer: HiddenLayer, outgoing: list[Array], constant: list[Array]) -> Indices:
+    """Move neurons that do not depend on the input to the constants; return them."""
+    if not all(readout.constant_allowed for readout in layer.readouts):
+        return np.empty(0, dtype=np.intp)
+    fixed = np.flatnonzero(np.all([~n.incoming.any(axis=1) for n in _neurons(layer)], axis=0))
+    if fixed.size:
+        for neurons, weights, shift in zip(_neurons(layer), outgoing, constant, strict=True):
+            values = neurons.evaluate(np.zeros((1, neurons.inputs)))[0, fixed, 0]
+            shift += weights[:, fixed, 0] @ values
+            weights[:, fixed] = 0.0
+    return fixed
+
+
+def _merge(layer: HiddenLayer, alive: Array, outgoing: list[Array]) -> None:
+    """Add the outgoing weights of duplicates to those of the first one."""
+    keys = []
+    for neurons in {id(n): n for n in _neurons(layer)}.values():
+        # An activation that shows no parameters still shows what it does to a few pre-activations.
+        probed = neurons.activation(np.repeat(_PROBES[:, None], layer.width, axis=1)).T
+        keys += [neurons.incoming, neurons.bias[:, None], probed, *_parameters(neurons.activation, layer.width)]
+    rows = np.ascontiguousarray(np.concatenate(keys, axis=1) + 0.0)
+    packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
+    _, first, group = np.unique(packed, return_index=True, return_inverse=True)
+    leader = first[group.reshape(-1)]
+    extra = np.flatnonzero(alive & (leader != np.arange(layer.width)))
+    for weights in outgoing:
+        np.add.at(weights, (slice(None), leader[extra]), weights[:, extra])
+        weights[:, extra] = 0.0
+    alive[extra] = False
+
+
+def _parameters(value: object, width: int) -> Iterator[Array]:
+    """Yield, as columns (n, 1), whatever in an activation has one entry for each neuron."""
+    if isinstance(value, np.ndarray):
+        if value.shape == (width,):
+            yield np.asarray(value, dtype=np.float64)[:, None]
+    elif isinstance(value, tuple):
+        for part in value:
+            yield from _parameters(part, width)
+    elif is_dataclass(value):
+        for field in fields(value):
+            yield from _parameters(getattr(value, field.name), width)
+
+
+def compose(layer: HiddenLayer, base: Coreset, inner: Coreset) -> Coreset:
+    """Return the coreset of `layer` that applies `base` and then `inner` to what is left.
+
+    Args:
+        layer: The hidden layer, n neurons.
+        base: A coreset of it.
+        inner: A coreset of `shrink(layer, base)`.
+    """
+    return Coreset(base.kept[inner.kept], inner.outgoing, inner.constant, inner.method, inner.seed)
+
+
+def widened(layer: HiddenLayer, base: Coreset, width: int) -> Coreset:
+    """Return `base` with further neurons, at outgoing weight zero, so that it has `width` of them.
+
+    Args:
+        layer: The hidden layer, n neurons.
+        base: A coreset of it; it stays as it is where it is as wide already.
+        width: Number of neurons wanted.
+    """
+    others = np.setdiff1d(np.arange(layer.width), base.kept)[: max(width - base.width, 0)]
+    kept = np.sort(np.concatenate([base.kept, others]))
+    outgoing = []
+    for readout, weights in zip(layer.readouts, base.outgoing, strict=True):
+        grown = np.zeros((readout.outputs, kept.size, readout.features.columns))
+        grown[:, np.searchsorted(kept, base.kept)] = weights
+        outgoing.append(grown)
+    return Coreset(kept, tuple(outgoing), base.constant, base.method, base.seed)
+
+
+def reduced(layer: HiddenLayer) -> tuple[Coreset, HiddenLayer]:
+    """Return the lossless coreset of `layer` and the layer it leaves."""
+    base = lossless(layer)
+    return base, shrink(layer, base)

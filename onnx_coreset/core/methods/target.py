@@ -1,0 +1,53 @@
+"""What a selection on moments works on: standardised features, and outgoing weights in units of the layer's spread.
+
+Readouts that see the same features are stacked (those that may change their constant apart from those that may not), so
+that most layers come down to one correlation matrix R (p, p) and one matrix A (k, p) with E |A (a - mean)|^2 = 1, of
+which a selection loses as little as it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.gram import Moments, spreads
+from onnx_coreset.core.layer import HiddenLayer
+from onnx_coreset.core.refit import seen, standardise
+
+
+@dataclass(frozen=True)
+class Target:
+    """Features of one kind and everything that reads them.
+
+    Attributes:
+        correlation: Correlation matrix R of the features, shape (n, n).
+        weights: Outgoing weights in units of standard deviation and spread, shape (k, n).
+    """
+
+    correlation: Array
+    weights: Array
+
+
+def targets(layer: HiddenLayer, moments: tuple[Moments, ...]) -> tuple[Target, ...]:
+    """Return what a selection has to approximate, one target for each kind of features.
+
+    Args:
+        layer: The hidden layer; features with one column.
+        moments: Moments of each readout's features.
+    """
+    groups: dict[tuple[int, bool], list[int]] = {}
+    for index, readout in enumerate(layer.readouts):
+        groups.setdefault((id(readout.features), readout.constant_allowed), []).append(index)
+    scale = spreads(layer, moments)
+    found = []
+    for (_, constant_allowed), members in groups.items():
+        correlation, deviation = standardise(seen(moments[members[0]], constant_allowed))
+        # The norm of W only depends on W^T W: a square root of that is as good, and smaller where k > n.
+        rows = [layer.readouts[i].outgoing[:, :, 0] / (scale[i] * np.sqrt(layer.readouts[i].outputs)) for i in members]
+        weights = np.concatenate(rows) * deviation
+        if weights.shape[0] > weights.shape[1]:
+            weights = np.linalg.qr(weights, mode="r")
+        found.append(Target(correlation, weights))
+    return tuple(found)

@@ -1,0 +1,148 @@
+"""Inputs to run a whole model on: synthetic ones, or a user's.
+
+Synthetic inputs are broad and zero-mean: each sample is s g with g normal and s drawn from a few scales. Integers come from the
+range of the table they index, else from {0, 1}; truth values are fair coins. An unknown first axis holds samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_coreset.core.laws import SCALES
+from onnx_coreset.edge.runtime import InputSpec
+from onnx_coreset.errors import UsageError
+
+Feed = dict[str, NDArray[np.generic]]
+
+
+class Feeder(Protocol):
+    """A source of inputs for a whole model."""
+
+    @property
+    def name(self) -> str:
+        """Name of the law, for a report."""
+
+    def feed(self, run: int, rng: np.random.Generator) -> Feed:
+        """Return the inputs of run number `run`."""
+
+    @property
+    def runs(self) -> int | None:
+        """How many different runs there are, or None where there is no end."""
+
+
+@dataclass(frozen=True)
+class Synthetic:
+    """Inputs from a broad zero-mean mixture.
+
+    Attributes:
+        specs: The model's inputs.
+        shapes: Full shape of each input, by name.
+        ranges: Half-open range of the integers that index a table, by name.
+        scales: Scales of the mixture.
+    """
+
+    specs: tuple[InputSpec, ...]
+    shapes: Mapping[str, tuple[int, ...]]
+    ranges: Mapping[str, tuple[int, int]]
+    scales: tuple[float, ...] = SCALES
+
+    @property
+    def name(self) -> str:
+        """Name of the law, for a report."""
+        return "synthetic"
+
+    @property
+    def runs(self) -> None:
+        """None: there is no end."""
+        return None
+
+    def feed(self, run: int, rng: np.random.Generator) -> Feed:
+        """Return one run's inputs."""
+        return {spec.name: self._draw(spec, rng) for spec in self.specs}
+
+    def _draw(self, spec: InputSpec, rng: np.random.Generator) -> NDArray[np.generic]:
+        shape = self.shapes[spec.name]
+        assert spec.dtype is not None
+        if spec.dtype == np.bool_:
+            return np.asarray(rng.random(shape) < 0.5)
+        if np.issubdtype(spec.dtype, np.integer):
+            low, high = self.ranges.get(spec.name, (0, 2))
+            return np.asarray(rng.integers(low, high, shape)).astype(spec.dtype)
+        # One scale a sample: rows of the first axis, or the whole array where there is no such axis.
+        leading = shape[:1] if len(shape) > 1 else ()
+        scale = np.asarray(self.scales)[rng.integers(len(self.scales), size=leading)]
+        values = rng.standard_normal(shape) * scale.reshape(leading + (1,) * (len(shape) - len(leading)))
+        return np.asarray(values).astype(spec.dtype)
+
+
+@dataclass(frozen=True)
+class Given:
+    """A user's inputs, cut into runs.
+
+    Attributes:
+        feeds: One feed a run.
+        name: Name of the law, for a report.
+    """
+
+    feeds: tuple[Feed, ...]
+    name: str = "inputs"
+
+    @property
+    def runs(self) -> int:
+        """How many runs there are."""
+        return len(self.feeds)
+
+    def feed(self, run: int, rng: np.random.Generator) -> Feed:
+        """Return run number `run`."""
+        return self.feeds[run % len(self.feeds)]
+
+
+def given(specs: tuple[InputSpec, ...], arrays: Mapping[str, NDArray[np.generic]], batch: int = 256) -> Given:
+    """Cut a user's arrays into runs.
+
+    Args:
+        specs: The model's inputs.
+        arrays: Arrays by input name. One of the input's rank is a stack along axis 0, cut by the model's fixed first
+            dimension (by `batch` where that is free); one of rank + 1 holds one run an entry.
+        batch: Samples a run where the first axis is free.
+
+    Returns:
+        The runs.
+
+    Raises:
+        UsageError: A name that the model does not have, a missing input, a shape that does not fit.
+    """
+    unknown = sorted(set(arrays) - {spec.name for spec in specs})
+    missing = [spec.name for spec in specs if spec.name not in arrays]
+    if unknown or missing:
+        wrong = f"has no input {unknown[0]!r}" if unknown else f"also needs the input {missing[0]!r}"
+        raise UsageError(f"--inputs: the model {wrong}; its inputs are {', '.join(s.name for s in specs)}")
+    cut = {spec.name: _cut(spec, arrays[spec.name], batch) for spec in specs}
+    count = min(len(parts) for parts in cut.values())
+    if count == 0:
+        raise UsageError("--inputs: the arrays hold no sample")
+    return Given(tuple({name: parts[i] for name, parts in cut.items()} for i in range(count)))
+
+
+def _cut(spec: InputSpec, array: NDArray[np.generic], batch: int) -> list[NDArray[np.generic]]:
+    rank = len(spec.shape)
+    if array.ndim == rank + 1:
+        parts = list(array)
+    elif array.ndim == rank and rank > 0:
+        first = spec.shape[0]
+        step = first if isinstance(first, int) and first > 0 else min(batch, max(1, len(array) // 5))
+        parts = [array[i : i + step] for i in range(0, len(array) - step + 1, step)]
+    elif array.ndim == rank:
+        parts = [array]
+    else:
+        raise UsageError(f"--inputs: {spec.name} has rank {array.ndim}, the model wants {rank} or {rank + 1}")
+    for part in parts[:1]:
+        for size, wanted in zip(part.shape, spec.shape, strict=True):
+            if isinstance(wanted, int) and wanted > 0 and size != wanted:
+                raise UsageError(f"--inputs: {spec.name} has shape {list(array.shape)}, the model wants {list(spec.shape)}")
+    return [part.astype(spec.dtype) for part in parts]

@@ -1,0 +1,182 @@
+"""Samples of the inputs of hidden layers, collected by running the model.
+
+Several tensors are collected in one run as long as their samples fit in the memory budget; the same inputs are drawn again for
+the next group of tensors, so that what is collected does not depend on the grouping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_coreset.core.arrays import Array
+from onnx_coreset.edge.inputs import Feed, Feeder, Synthetic
+from onnx_coreset.edge.runtime import InputSpec, Provider, RuntimeRefused, Session, with_outputs
+
+BATCH = 256
+_SIZES = (64, 32, 16, 8, 4, 2, 1)
+_LEAST_RUNS = 8
+_BUDGET = 1 << 30
+_BATCH_NUMBERS = 1 << 24
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Collected inputs of one layer.
+
+    Attributes:
+        rows: One input a row, shape (N, d), in the dtype of the model.
+        rank: Number of axes of the tensor they came from.
+    """
+
+    rows: NDArray[np.generic]
+    rank: int
+
+
+def synthetic(
+    session: Session, ranges: Mapping[str, tuple[int, int]], fixed: Mapping[str, tuple[int, ...]], rng: np.random.Generator
+) -> Synthetic:
+    """Return synthetic inputs of shapes that the model runs on.
+
+    An unknown first axis holds samples; other unknown axes get the largest of 64, 32, ..., 1 that runs.
+
+    Args:
+        session: The model.
+        ranges: Half-open range of the integers that index a table, by input name.
+        fixed: Shapes that the user gave, by input name.
+        rng: Source of the inputs that are tried.
+
+    Raises:
+        RuntimeRefused: No shape runs; the message is the model's own.
+    """
+    strange = next((spec for spec in session.inputs if spec.dtype is None), None)
+    if strange is not None:
+        raise RuntimeRefused(f"the input {strange.name} is a {strange.type}")
+    reason = "the model has no inputs"
+    for size in _SIZES:
+        for batch in (BATCH, 1):
+            shapes = _shapes(session.inputs, fixed, size, batch)
+            while batch > 8 and sum(int(np.prod(shape)) for shape in shapes.values()) > _BATCH_NUMBERS // 16:
+                batch //= 2
+                shapes = _shapes(session.inputs, fixed, size, batch)
+            feeder = Synthetic(session.inputs, shapes, ranges)
+            try:
+                session.run(feeder.feed(0, rng))
+                return feeder
+            except RuntimeRefused as refused:
+                reason = str(refused)
+        if all(isinstance(d, int) for spec in session.inputs for d in spec.shape[1:]):
+            break
+    raise RuntimeRefused(reason)
+
+
+def _shapes(
+    specs: tuple[InputSpec, ...], fixed: Mapping[str, tuple[int, ...]], size: int, batch: int
+) -> dict[str, tuple[int, ...]]:
+    """Fill in the unknown axes; axes of one name have one size."""
+    firsts = {spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], str)}
+    shapes: dict[str, tuple[int, ...]] = {}
+    for spec in specs:
+        sizes = []
+        for axis, known in enumerate(spec.shape):
+            if isinstance(known, int) and known > 0:
+                sizes.append(known)
+            else:
+                sizes.append(batch if axis == 0 or (isinstance(known, str) and known in firsts) else size)
+        shapes[spec.name] = tuple(fixed.get(spec.name, tuple(sizes)))
+    return shapes
+
+
+def collect(
+    model: onnx.ModelProto,
+    provider: Provider,
+    names: Sequence[str],
+    feeder: Feeder,
+    count: int,
+    generator: Callable[[], np.random.Generator],
+    first: int = 0,
+) -> dict[str, Samples]:
+    """Collect inputs of several layers.
+
+    Args:
+        model: The model.
+        provider: Where it is run.
+        names: Tensors whose last axis holds a layer's inputs; the model's own inputs among them.
+        feeder: Source of the model's inputs.
+        count: Rows wanted a tensor; fewer where the feeder ends first. Rows that are not finite are left out.
+        generator: Makes the source of randomness, from the start, once a group of tensors.
+        first: Number of the first run.
+
+    Returns:
+        Samples by tensor name; names that the model cannot give are left out.
+
+    Raises:
+        RuntimeRefused: The model does not run.
+    """
+    found: dict[str, Samples] = {}
+    waiting = list(dict.fromkeys(names))
+    while waiting:
+        rng = generator()
+        session = Session(with_outputs(model, [n for n in waiting if n not in _inputs(model)]), provider)
+        feed = feeder.feed(first, rng)
+        values = {**feed, **session.run(feed, [n for n in waiting if n not in feed])}
+        group, total = [], 0
+        for name in waiting:
+            value = values.get(name)
+            if value is None or value.ndim < 1 or value.dtype.kind not in "fV" or value.shape[-1] == 0:
+                continue
+            total += count * value.shape[-1] * value.dtype.itemsize
+            if group and total > _BUDGET:
+                break
+            group.append(name)
+        found |= _fill(session, group, values, feeder, count, rng, first)
+        done = set(group) if group else set(waiting)
+        done |= {n for n in waiting if n not in values}
+        waiting = [n for n in waiting if n not in done]
+    return found
+
+
+def _inputs(model: onnx.ModelProto) -> set[str]:
+    return {value.name for value in model.graph.input}
+
+
+def _fill(
+    session: Session,
+    names: Sequence[str],
+    values: Mapping[str, NDArray[np.generic]],
+    feeder: Feeder,
+    count: int,
+    rng: np.random.Generator,
+    first: int,
+) -> dict[str, Samples]:
+    """Run until every tensor of the group has `count` rows."""
+    parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
+    ranks = {name: values[name].ndim for name in names}
+    run = first
+    while names:
+        for name in names:
+            rows = values[name].reshape(-1, values[name].shape[-1])
+            rows = rows[np.isfinite(rows.astype(np.float32) if rows.dtype.kind == "V" else rows).all(axis=1)]
+            share = -(-count // _LEAST_RUNS)
+            if len(rows) > share:
+                rows = rows[np.sort(rng.choice(len(rows), size=share, replace=False))]
+            parts[name].append(rows)
+        run += 1
+        short = [name for name in names if sum(map(len, parts[name])) < count]
+        # A run that gave nothing usable will not give more: one row a run is the least that counts.
+        enough = run - first >= count or (feeder.runs is not None and run >= feeder.runs)
+        if not short or enough:
+            break
+        feed: Feed = feeder.feed(run, rng)
+        wanted = [n for n in names if n not in feed]
+        values = {**feed, **session.run(feed, wanted)} if wanted else feed
+    return {name: Samples(np.concatenate(parts[name])[:count], ranks[name]) for name in names if parts[name]}
+
+
+def as_float(samples: Samples) -> Array:
+    """Return the rows in float64, shape (N, d)."""
+    return samples.rows.astype(np.float64)

@@ -1,0 +1,226 @@
+"""Measuring what was done, by running it: each layer alone on equal inputs, and the whole models side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.core.layer import HiddenLayer
+from onnx_coreset.core.measure import Errors, errors, spread
+from onnx_coreset.edge.inputs import Feeder
+from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session, with_outputs
+from onnx_coreset.edge.statistics import Samples
+
+_BLOCK = 4096
+
+
+def layer_outputs(model: onnx.ModelProto, provider: Provider, samples: Samples) -> tuple[Array, ...]:
+    """Run an extracted layer on samples of its input.
+
+    Args:
+        model: A model with one input, whose outputs are the readouts'.
+        provider: Where it is run.
+        samples: Inputs of the layer.
+
+    Returns:
+        Outputs of each readout, (N, k).
+
+    Raises:
+        RuntimeRefused: The runtime does not take it.
+    """
+    session = Session(model, provider)
+    name = model.graph.input[0].name
+    rows = samples.rows
+    parts: list[list[Array]] = [[] for _ in model.graph.output]
+    for part in _blocks(rows, samples.rank):
+        values = session.run({name: part})
+        for index, output in enumerate(model.graph.output):
+            value = values[output.name]
+            parts[index].append(value.reshape(-1, value.shape[-1]).astype(np.float64))
+    return tuple(np.concatenate(part) for part in parts)
+
+
+def _blocks(rows: NDArray[np.generic], rank: int) -> Iterator[NDArray[np.generic]]:
+    if rank == 1:
+        yield from rows
+        return
+    for start in range(0, len(rows), _BLOCK):
+        block = rows[start : start + _BLOCK]
+        yield block.reshape(*(1 for _ in range(rank - 2)), *block.shape)
+
+
+def local_errors(before: onnx.ModelProto, after: onnx.ModelProto, provider: Provider, samples: Samples) -> Errors:
+    """Return the error of a narrowed layer on the same inputs as the original one.
+
+    Args:
+        before: The extracted layer.
+        after: The same, narrowed.
+        provider: Where they are run.
+        samples: Inputs of the layer.
+
+    Raises:
+        RuntimeRefused: The runtime does not take one of them.
+    """
+    return errors(layer_outputs(before, provider, samples), layer_outputs(after, provider, samples))
+
+
+def computed_errors(before: HiddenLayer, after: HiddenLayer, x: Array) -> Errors:
+    """Return the same, computed in float64 where the runtime has no kernels."""
+    return errors(before.evaluate(x), after.evaluate(x))
+
+
+@dataclass
+class _Table:
+    """Differences at one tensor, summed up run by run."""
+
+    before: list[Array] = field(default_factory=list)
+    after: list[Array] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class TensorError:
+    """The error at one tensor of the whole model.
+
+    Attributes:
+        name: The tensor.
+        max: Largest absolute difference.
+        rms: Root mean square of the difference.
+        spread: Root of the mean over entries of the variance over samples.
+    """
+
+    name: str
+    max: float
+    rms: float
+    spread: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models, run on the same inputs.
+
+    Attributes:
+        samples: Number of runs times samples a run.
+        outputs: Errors at the model's outputs.
+        carried: Errors at inner tensors, by name.
+        random: Outputs that differ between two equal runs of the original.
+        faults: What makes the new model unacceptable, a line each.
+    """
+
+    samples: int
+    outputs: tuple[TensorError, ...]
+    carried: Mapping[str, TensorError]
+    random: tuple[str, ...]
+    faults: tuple[str, ...]
+
+
+def compare(
+    original: onnx.ModelProto,
+    result: onnx.ModelProto,
+    provider: Provider,
+    feeder: Feeder,
+    runs: int,
+    rng: np.random.Generator,
+    inner: Mapping[str, Indices | None],
+    first: int = 0,
+) -> Comparison:
+    """Run both models on the same inputs and compare outputs and inner tensors.
+
+    Args:
+        original: The model as it was.
+        result: The narrower model.
+        provider: Where they are run.
+        feeder: Source of inputs.
+        runs: Number of runs.
+        rng: Source of randomness.
+        inner: Inner tensors to compare, each with the columns of the original's last axis that the result still has.
+        first: Number of the first run.
+
+    Raises:
+        RuntimeRefused: The original does not run on such inputs.
+    """
+    sessions = [Session(with_outputs(model, list(inner)), provider) for model in (original, result)]
+    outputs = [spec.name for spec in Session(original, provider).outputs if spec.dtype is not None]
+    names = [*outputs, *(name for name in inner if name not in outputs)]
+    tables = {name: _Table() for name in names}
+    random: set[str] = set()
+    faults: dict[str, str] = {}
+    samples = 0
+    for run in range(first, first + runs):
+        feed = feeder.feed(run, rng)
+        samples += max((value.shape[0] for value in feed.values() if value.ndim), default=1)
+        before = sessions[0].run(feed, names)
+        if run == first:
+            again = sessions[0].run(feed, names)
+            random |= {name for name in names if not np.array_equal(before[name], again[name], equal_nan=_inexact(again[name]))}
+        try:
+            after = sessions[1].run(feed, names)
+        except RuntimeRefused as refused:
+            faults[""] = f"the narrower model does not run: {refused}"
+            break
+        for name in names:
+            _gather(tables[name], before[name], after[name], inner.get(name), name, faults, name in random)
+    found = {name: _measured(name, table) for name, table in tables.items() if name not in random and table.before}
+    errors_at_outputs = tuple(found[name] for name in outputs if name in found)
+    carried = {name: found[name] for name in inner if name in found}
+    shown = tuple(sorted(random.intersection(outputs)))
+    return Comparison(samples, errors_at_outputs, carried, shown, tuple(faults.values()))
+
+
+def _inexact(value: NDArray[np.generic]) -> bool:
+    return value.dtype.kind in "fc"
+
+
+def _gather(
+    table: _Table,
+    before: NDArray[np.generic],
+    after: NDArray[np.generic],
+    columns: Indices | None,
+    name: str,
+    faults: dict[str, str],
+    random: bool,
+) -> None:
+    if columns is not None:
+        before = before[..., columns]
+    if before.shape != after.shape:
+        faults[name] = f"{name} changed its shape from {list(before.shape)} to {list(after.shape)}"
+        return
+    if before.dtype.kind not in "fV" or random:
+        return
+    old, new = before.astype(np.float64), after.astype(np.float64)
+    if np.isfinite(old).all() and not np.isfinite(new).all():
+        faults[name] = f"{name} has new values that are not finite"
+    old, new = (v.reshape(len(v), -1) if v.ndim > 1 else v.reshape(1, -1) for v in (old, new))
+    table.before.append(old)
+    table.after.append(new)
+
+
+def _measured(name: str, table: _Table) -> TensorError:
+    """Return the error over all runs; runs of different sizes are pooled entry by entry."""
+    same = len({part.shape[1] for part in table.before}) == 1
+    old, new = (
+        np.concatenate(parts) if same else np.concatenate([part.reshape(-1, 1) for part in parts])
+        for parts in (table.before, table.after)
+    )
+    finite = np.isfinite(old).all(axis=1) & np.isfinite(new).all(axis=1)
+    difference = (new - old)[finite]
+    if not difference.size:
+        return TensorError(name, 0.0, 0.0, 0.0)
+    return TensorError(
+        name, float(np.abs(difference).max()), float(np.sqrt(np.mean(difference**2))), spread(old[finite])
+    )
+
+
+def runs_for(feeder: Feeder, samples: int, batch: int) -> int:
+    """Return how many runs give `samples` samples, as far as the feeder has them."""
+    wanted = max(2, -(-samples // max(batch, 1)))
+    return wanted if feeder.runs is None else min(wanted, feeder.runs)
+
+
+def names_of(outputs: Sequence[TensorError]) -> tuple[str, ...]:
+    """Return the names of the tensors measured."""
+    return tuple(output.name for output in outputs)

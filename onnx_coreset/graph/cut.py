@@ -1,0 +1,95 @@
+"""Writing many coresets into one model.
+
+Each coreset was made for the layer as it stands in the original. Chains are written in topological order: the consumer of one
+is often the producer of the next, and what is inserted behind the first stands in front of the second, so a space is followed
+anew when its turn comes. A chain whose cut would not leave fewer parameters in the file stays whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+
+from onnx_coreset.core.layer import Coreset
+from onnx_coreset.graph.codec import decode, encode
+from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.facts import parameters
+from onnx_coreset.graph.lens import write
+from onnx_coreset.graph.producers import Producer, producer
+from onnx_coreset.graph.space import Space, follow, spaces
+
+
+def cut(
+    model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_inputs: bool = False
+) -> tuple[onnx.ModelProto, frozenset[str]]:
+    """Return `model` with every coreset written that makes it smaller.
+
+    Args:
+        model: The original model, in topological order; it is not changed.
+        coresets: Coreset by name of the space, made for the original.
+        constant_inputs: As for `decode`.
+
+    Returns:
+        The narrower model, and the names of the chains left whole because cutting them would not leave fewer parameters.
+    """
+    wanted = dict(coresets)
+    result = _written(model, wanted, constant_inputs)
+    dropped: set[str] = set()
+    for group in _doubtful(decode(model, constant_inputs), wanted):
+        rest = {name: coreset for name, coreset in wanted.items() if name not in group}
+        without = _written(model, rest, constant_inputs)
+        if parameters(result) >= parameters(without):
+            result, wanted = without, rest
+            dropped |= group
+    return result, frozenset(dropped)
+
+
+def _written(model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_inputs: bool) -> onnx.ModelProto:
+    document = decode(model, constant_inputs)
+    for space in _current(document, coresets):
+        write(document, space, coresets[space.name])
+    return encode(document)
+
+
+def _current(document: Document, names: Mapping[str, Coreset]) -> Iterator[Space]:
+    """Yield the spaces called for, each as the graph is when its turn comes."""
+    found = [space for space in spaces(document) if isinstance(space, Space) and space.name in names]
+    for space in found:
+        node = space.producer.dense.node
+        scope = document.scope_of(node)
+        again = producer(document, node)
+        assert scope is not None and isinstance(again, Producer)
+        position = {id(n): index for index, n in enumerate(scope.graph.nodes)}
+        now = follow(document, scope, again, position)
+        assert isinstance(now, Space) and now.name == space.name
+        yield now
+
+
+def _doubtful(document: Document, coresets: Mapping[str, Coreset]) -> list[set[str]]:
+    """Return groups of chains whose cut may not pay: they copy a shared constant, or insert one."""
+    groups: list[tuple[set[str], set[int]]] = []
+    for space in spaces(document):
+        if not isinstance(space, Space) or space.name not in coresets:
+            continue
+        shared = {id(node.inputs[i]) for node, i in space.slots() if document.shared(node, i)}
+        if not shared and not _inserts(space, coresets[space.name]):
+            continue
+        members = {space.name}
+        for group in [g for g in groups if g[1] & shared]:
+            groups.remove(group)
+            members |= group[0]
+            shared |= group[1]
+        groups.append((members, shared))
+    return [members for members, _ in groups]
+
+
+def _inserts(space: Space, coreset: Coreset) -> bool:
+    """Return whether writing `coreset` adds a constant, or makes one larger."""
+    for (consumer, _), constant in zip(space.consumers, coreset.constant, strict=True):
+        bias = consumer.bias()
+        small = bias is None or int(np.prod(bias.shape)) < consumer.outputs
+        if small and not np.array_equal(constant, consumer.read()[1]):
+            return True
+    return False

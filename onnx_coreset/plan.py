@@ -1,0 +1,171 @@
+"""How wide a layer stays, and which coreset it gets: from a layer and samples of its inputs to a decision.
+
+What is lossless goes first. The method then orders or picks neurons of what is left, the outgoing weights are refitted, and eps
+is met by bisection on samples that were not used for the fit.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.core.gram import Moments, layer_moments
+from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, whole
+from onnx_coreset.core.laws import Law
+from onnx_coreset.core.lossless import compose, reduced, widened
+from onnx_coreset.core.measure import Errors, errors
+from onnx_coreset.core.methods.base import Context, Method, Ordered
+from onnx_coreset.core.refit import refit
+from onnx_coreset.options import Options
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """The coresets of a layer, one a width.
+
+    Attributes:
+        layer: The hidden layer, n neurons.
+        base: Its lossless coreset.
+        inner: What that leaves.
+        moments: Moments of the features of `inner`.
+        method: What chooses neurons.
+        context: What the method is told.
+        order: Nested order over the neurons of `inner`, where the method has one.
+        fitted: Whether outgoing weights are refitted.
+        generator: Makes the source of randomness for a width.
+        known: Coresets made so far.
+    """
+
+    layer: HiddenLayer
+    base: Coreset
+    inner: HiddenLayer
+    moments: tuple[Moments, ...]
+    method: Method
+    context: Context
+    order: Indices | None
+    fitted: bool
+    generator: Callable[[int], np.random.Generator]
+    known: dict[int, Coreset] = field(default_factory=dict)
+
+    def at(self, width: int) -> Coreset:
+        """Return the coreset of `width` neurons."""
+        if width not in self.known:
+            self.known[width] = self._make(width)
+        return self.known[width]
+
+    def _make(self, width: int) -> Coreset:
+        if width >= self.layer.width:
+            return whole(self.layer, self.method.name)
+        if not self.fitted:
+            if self.order is not None:
+                return restrict(self.layer, np.sort(self.order[:width]), self.method.name)
+            return self.method.select(self.layer, width, self.context, self.generator(width))
+        if width >= self.base.width:
+            return widened(self.layer, self.base, width)
+        if self.order is not None:
+            kept = np.sort(self.order[:width])
+        else:
+            kept = self.method.select(self.inner, width, self.context, self.generator(width)).kept
+        return compose(self.layer, self.base, refit(self.inner, kept, self.moments, method=self.method.name))
+
+
+def candidates(
+    layer: HiddenLayer,
+    x: Array,
+    method: Method,
+    law: Law,
+    radius: float,
+    options: Options,
+    generator: Callable[[int], np.random.Generator],
+) -> Candidates:
+    """Return the coresets that `method` gives for a layer.
+
+    Args:
+        layer: The hidden layer, n neurons.
+        x: Samples of its inputs that may be fitted to, shape (N, d).
+        method: What chooses neurons.
+        law: Where the samples come from.
+        radius: Radius of a ball that holds the inputs.
+        options: What was asked.
+        generator: Makes the source of randomness for a width; 0 is for the order.
+    """
+    base, inner = reduced(layer)
+    if not options.refit:
+        inner = layer
+    moments = layer_moments(inner, x)
+    context = Context(law=law, moments=moments, radius=radius)
+    order = method.order(inner, context, generator(0)) if isinstance(method, Ordered) else None
+    return Candidates(layer, base, inner, moments, method, context, order, options.refit, generator)
+
+
+def evaluate(layer: HiddenLayer, coreset: Coreset, features: tuple[Array, ...], before: tuple[Array, ...]) -> Errors:
+    """Return the local error of a coreset on features that are already known.
+
+    Args:
+        layer: The hidden layer.
+        coreset: A coreset of it.
+        features: Features of each readout, (N, n, s).
+        before: Outputs of each readout, (N, k).
+    """
+    after = tuple(
+        h[:, coreset.kept].reshape(h.shape[0], -1) @ w.reshape(w.shape[0], -1).T + c
+        for h, w, c in zip(features, coreset.outgoing, coreset.constant, strict=True)
+    )
+    return errors(before, after)
+
+
+def asked(name: str, width: int, options: Options, named: int | None) -> int | None:
+    """Return the width that the options ask for, or None where eps decides.
+
+    Args:
+        name: Name of the chain.
+        width: Its number of neurons n.
+        options: What was asked.
+        named: What `--width` says of this chain.
+    """
+    if named is not None:
+        return min(named, width)
+    if options.ratio is None:
+        return None
+    return rounded(max(1, math.ceil(options.ratio * width - 1e-9)), width, options)
+
+
+def rounded(wanted: int, width: int, options: Options) -> int:
+    """Return `wanted` at least the smallest width allowed, rounded up, and never above `width`."""
+    wanted = max(wanted, options.min_width)
+    return min(width, -(-wanted // options.round_to) * options.round_to)
+
+
+def least_width(found: Candidates, x: Array, options: Options) -> int:
+    """Return the least width whose local error meets eps, by bisection.
+
+    Args:
+        found: The coresets, one a width.
+        x: Samples that were not fitted to, shape (N, d).
+        options: What was asked; eps is given.
+
+    Returns:
+        A width; n where no narrower one meets eps. O(log n) refits.
+    """
+    assert options.eps is not None
+    layer = found.layer
+    cache: dict[int, Array] = {}
+    for readout in layer.readouts:
+        cache.setdefault(id(readout.features), readout.features.evaluate(x))
+    features = tuple(cache[id(readout.features)] for readout in layer.readouts)
+    before = tuple(readout.apply(h) for readout, h in zip(layer.readouts, features, strict=True))
+
+    def meets(width: int) -> bool:
+        assert options.eps is not None
+        measured = evaluate(layer, found.at(width), features, before)
+        return measured.norm(options.error, options.absolute) <= options.eps
+
+    low, high = 0, min(layer.width, found.base.width if found.fitted else layer.width)
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if meets(middle) else (middle, high)
+    return rounded(high, layer.width, options)

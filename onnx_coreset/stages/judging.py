@@ -1,0 +1,127 @@
+"""Fourth stage: the coresets written into one model, and the whole model run beside the original."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnx_coreset.core.arrays import Indices
+from onnx_coreset.core.layer import whole
+from onnx_coreset.edge.runtime import Provider, RuntimeRefused
+from onnx_coreset.edge.statistics import BATCH
+from onnx_coreset.edge.validation import Comparison, compare, runs_for
+from onnx_coreset.graph.cut import cut
+from onnx_coreset.options import Options
+from onnx_coreset.stages.narrowing import Narrowed
+from onnx_coreset.stages.opening import Opened, check
+from onnx_coreset.stages.sampling import FRESH, Sources, stream
+
+_WHOLE_SAMPLES = 512
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The narrower model and what is known of it.
+
+    Attributes:
+        model: The narrower model.
+        chains: What became of each chain, those kept whole at this stage included.
+        comparison: Both models run side by side, or None where they could not be.
+        passed: The verdict, or None where nothing could be judged.
+        faults: Why it does not pass, a line each.
+        notes: Warnings.
+    """
+
+    model: onnx.ModelProto
+    chains: tuple[Narrowed, ...]
+    comparison: Comparison | None
+    passed: bool | None
+    faults: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def judge(opened: Opened, chains: Sequence[Narrowed], found: Sources, options: Options, provider: Provider) -> Judged:
+    """Write the coresets and judge the result.
+
+    Where the whole model is unacceptable (another shape, new values that are not finite), the chain with the largest carried error is
+    kept whole and the rest judged again, and at last every chain.
+
+    Args:
+        opened: The model.
+        chains: What became of each chain.
+        found: Where inputs come from.
+        options: What was asked.
+        provider: Where models are run.
+    """
+    present = tuple(chains)
+    for _ in range(3):
+        judged = _once(opened, present, found, options, provider)
+        if not judged.faults or not any(chain.narrower for chain in judged.chains):
+            return judged
+        worst = _worst(judged)
+        present = tuple(_kept(c, "validation", judged.faults[0]) if c is worst else c for c in judged.chains)
+    present = tuple(_kept(c, "validation", judged.faults[0]) if c.narrower else c for c in present)
+    return _once(opened, present, found, options, provider)
+
+
+def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options: Options, provider: Provider) -> Judged:
+    coresets = {chain.space.name: chain.coreset for chain in chains}
+    model, useless = cut(opened.model, coresets, options.constant_inputs)
+    reason = "cutting it would not leave fewer parameters in the file"
+    chains = tuple(_kept(c, "no-gain", reason) if c.space.name in useless and c.narrower else c for c in chains)
+    if model == opened.model:
+        model = opened.original
+    faults: tuple[str, ...] = ()
+    if opened.checked:
+        accepted, complaint = check(model)
+        faults = () if accepted else (f"the checker refuses the narrower model: {complaint}",)
+    notes: tuple[str, ...] = ()
+    comparison, passed = None, None
+    if options.validate and found.held_back is not None:
+        feeder, first = found.held_back
+        rng = stream(options.seed, "outputs", FRESH)
+        batch = max((v.shape[0] for v in feeder.feed(first, stream(options.seed, "outputs", 1)).values() if v.ndim), default=1)
+        try:
+            runs = runs_for(feeder, min(_WHOLE_SAMPLES, 2 * BATCH), batch)
+            inner = _inner(opened, chains)
+            comparison = compare(opened.original, model, provider, feeder, runs, rng, inner, first)
+            faults += comparison.faults
+            passed = not faults
+        except RuntimeRefused as refused:
+            notes = (f"the model does not run: {refused}",)
+    elif faults:
+        passed = False
+    return Judged(model, chains, comparison, passed, faults, notes)
+
+
+def _inner(opened: Opened, chains: Sequence[Narrowed]) -> dict[str, Indices | None]:
+    """Return the outputs of the layers of the main graph, with the columns that the next layer's cut leaves of them."""
+    columns: dict[str, Indices | None] = {}
+    kept = {id(tensor): c.coreset.kept for c in chains for tensor, axis in c.space.region.tensors if axis == -1}
+    for chain in chains:
+        scope = opened.document.scope_of(chain.space.producer.dense.node)
+        if not chain.narrower or scope is not opened.document.scopes[0]:
+            continue
+        for consumer, _ in chain.space.consumers:
+            columns[consumer.output.name] = kept.get(id(consumer.output))
+    return columns
+
+
+def _kept(chain: Narrowed, code: str, reason: str) -> Narrowed:
+    return replace(chain, coreset=whole(chain.layer, chain.coreset.method), errors=None, code=code, reason=reason)
+
+
+def _worst(judged: Judged) -> Narrowed:
+    """Return the narrower chain with the largest carried error, one that is not finite above all."""
+
+    def carried(chain: Narrowed) -> float:
+        if judged.comparison is None or chain.errors is None:
+            return 0.0
+        found = [judged.comparison.carried.get(c.output.name) for c, _ in chain.space.consumers]
+        values = [error.rms / chain.errors.unit for error in found if error is not None]
+        return max((v if np.isfinite(v) else np.inf for v in values), default=0.0)
+
+    return max((chain for chain in judged.chains if chain.narrower), key=carried)

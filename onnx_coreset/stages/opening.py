@@ -1,0 +1,171 @@
+"""First stage: a model that can be trusted to be a model, and every place in it that could be narrowed."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+
+import onnx
+
+from onnx_coreset.edge import files
+from onnx_coreset.edge.runtime import accepts
+from onnx_coreset.errors import ModelError, UsageError
+from onnx_coreset.graph.codec import decode
+from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.facts import graphs
+from onnx_coreset.graph.order import in_order
+from onnx_coreset.graph.skip import Skip
+from onnx_coreset.graph.space import Space, spaces
+from onnx_coreset.options import Options
+from onnx_coreset.report import FileFacts
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A model, opened.
+
+    Attributes:
+        original: The model as it was given.
+        model: The same in topological order.
+        document: The same, for finding.
+        places: Every neuron axis, in topological order.
+        facts: The file.
+        refusal: Why ONNX Runtime does not load the model, or None where it does.
+        checked: Whether the checker accepts the model.
+    """
+
+    original: onnx.ModelProto
+    model: onnx.ModelProto
+    document: Document
+    places: tuple[Space | Skip, ...]
+    facts: FileFacts
+    refusal: str | None
+    checked: bool
+
+    @property
+    def spaces(self) -> tuple[Space, ...]:
+        """The places that can be cut."""
+        return tuple(place for place in self.places if isinstance(place, Space))
+
+
+def open_model(model: str | os.PathLike[str] | onnx.ModelProto, out: str | os.PathLike[str] | None, options: Options) -> Opened:
+    """Open a model.
+
+    Args:
+        model: A path, or a model in memory, which is not changed.
+        out: Where the result will be written, or None.
+        options: What was asked.
+
+    Returns:
+        The model and its places; those left out by the options are among the skipped ones.
+
+    Raises:
+        ModelError: The model is unreadable, has no order, or is accepted by nobody.
+        UsageError: A path cannot be used, or a name matches no chain.
+    """
+    proto, facts = _loaded(model, out, options)
+    checked, complaint = check(proto)
+    refusal = accepts(proto)
+    if refusal is not None and not checked:
+        raise ModelError(f"neither the ONNX checker nor ONNX Runtime accepts the model: {complaint or refusal}")
+    ordered = in_order(proto)
+    document = decode(ordered, options.constant_inputs)
+    places = _distinct(spaces(document))
+    return Opened(proto, ordered, document, _selected(places, options), facts, refusal, checked)
+
+
+def _loaded(
+    model: str | os.PathLike[str] | onnx.ModelProto, out: str | os.PathLike[str] | None, options: Options
+) -> tuple[onnx.ModelProto, FileFacts]:
+    if isinstance(model, onnx.ModelProto):
+        for graph in graphs(model.graph):
+            for tensor in graph.initializer:
+                if tensor.data_location == onnx.TensorProto.EXTERNAL:
+                    raise ModelError(f"the weights of {tensor.name} are in another file: pass the model's path instead")
+        if out is not None:
+            files.check_output(out, None, options.overwrite)
+        if options.report is not None:
+            files.check_report(options.report, None, out)
+        return model, FileFacts(bytes=model.ByteSize())
+    if out is not None:
+        files.check_output(out, model, options.overwrite)
+    loaded = files.load(model)
+    if out is not None:
+        files.check_output(out, loaded, options.overwrite)
+    if options.report is not None:
+        files.check_report(options.report, loaded, out)
+    return loaded.model, FileFacts(path=os.fspath(model), bytes=loaded.bytes, sha256=loaded.sha256)
+
+
+def check(model: onnx.ModelProto) -> tuple[bool, str]:
+    """Return whether the ONNX checker accepts a model, and what it says where it does not, in one line."""
+    try:
+        onnx.checker.check_model(model)
+    except Exception as error:
+        return False, next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return True, ""
+
+
+def _distinct(found: Iterable[Space | Skip]) -> list[Space | Skip]:
+    """Spaces are known by the name of their tensor: where a subgraph repeats one, the later ones are skipped."""
+    places: list[Space | Skip] = []
+    seen: set[str] = set()
+    for place in found:
+        if isinstance(place, Space):
+            if place.name in seen:
+                place = Skip(place.name, "another tensor has the same name", "subgraph", place.width)
+            else:
+                seen.add(place.name)
+        places.append(place)
+    return places
+
+
+def _selected(places: list[Space | Skip], options: Options) -> tuple[Space | Skip, ...]:
+    names = [place.name for place in places if isinstance(place, Space)]
+    for flag, patterns in (("--include", options.include), ("--exclude", options.exclude)):
+        for pattern in patterns:
+            if not any(matches(pattern, name) for name in names):
+                raise UsageError(f"{flag} {pattern} matches no chain{nearest(pattern, names)}")
+    for pattern, width in options.width:
+        met = [p for p in places if isinstance(p, Space) and matches(pattern, p.name)]
+        if not met:
+            raise UsageError(f"--width {pattern} matches no chain{nearest(pattern, names)}")
+        for place in met:
+            if width > place.width:
+                raise UsageError(f"--width {pattern}={width}: {place.name} has only {place.width} neurons")
+    out = []
+    for place in places:
+        if isinstance(place, Space):
+            left_out = bool(options.include) and not any(matches(p, place.name) for p in options.include)
+            if left_out or any(matches(p, place.name) for p in options.exclude):
+                place = Skip(place.name, "left out by --include or --exclude", "excluded", place.width)
+        out.append(place)
+    return tuple(out)
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Return whether a pattern means a name: the exact name first, then as a glob."""
+    return pattern == name or fnmatchcase(name, pattern)
+
+
+def nearest(pattern: str, names: Sequence[str]) -> str:
+    """Return a hint that names the chains nearest to a pattern."""
+    if not names:
+        return ": the model has none"
+    close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or list(names[:3])
+    return f"; the nearest: {', '.join(close)}"
+
+
+def named_width(name: str, options: Options) -> int | None:
+    """Return the width that `--width` gives a chain: an exact name before a glob, later ones before earlier ones."""
+    exact = [width for pattern, width in options.width if pattern == name]
+    globs = [width for pattern, width in options.width if fnmatchcase(name, pattern)]
+    return (exact or globs or [None])[-1]
+
+
+def with_parameters(facts: FileFacts, parameters: int, macs: int) -> FileFacts:
+    """Return file facts with the sizes of the model filled in."""
+    return replace(facts, parameters=parameters, macs=macs)

@@ -1,0 +1,203 @@
+"""Second stage: what the inputs of each layer look like.
+
+`auto` runs the model on synthetic inputs where ONNX Runtime can, and otherwise takes a ball: of the given radius where a layer reads
+the model's input, of the radius that the layer in front proves where it reads that one, else of radius sqrt(d).
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.layer import HiddenLayer, Neurons
+from onnx_coreset.core.laws import Ball, Empirical, Law
+from onnx_coreset.edge.files import load_arrays
+from onnx_coreset.edge.inputs import Feeder, Given, given
+from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
+from onnx_coreset.edge.statistics import Samples, collect, synthetic
+from onnx_coreset.errors import UsageError
+from onnx_coreset.graph.indices import valid_ranges
+from onnx_coreset.graph.space import Space
+from onnx_coreset.options import Options
+from onnx_coreset.stages.opening import Opened
+
+FIT, HOLD, FRESH = 0, 1, 2
+
+
+@dataclass(frozen=True)
+class LayerInputs:
+    """Samples of one layer's inputs.
+
+    Attributes:
+        law: Where they come from.
+        fit: Samples to fit to, shape (N, d).
+        hold: Samples to choose widths by, shape (M, d).
+        fresh: Samples to validate on.
+        radius: Radius of a ball that holds the samples to fit to.
+    """
+
+    law: Law
+    fit: Array
+    hold: Array
+    fresh: Samples
+    radius: float
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where inputs come from.
+
+    Attributes:
+        feeder: Inputs for whole models, or None where the model cannot be run.
+        held_back: Inputs to validate whole models on, with the number of the first run.
+        rows: Samples collected: (to fit and hold, to validate), by tensor name.
+        notes: Warnings.
+        radii: Proven radius of tensors, by name, for layers fed by other layers.
+    """
+
+    feeder: Feeder | None
+    held_back: tuple[Feeder, int] | None
+    rows: Mapping[str, tuple[Samples, Samples]]
+    notes: tuple[str, ...] = ()
+    radii: dict[str, float] = field(default_factory=dict)
+
+
+def stream(seed: int, name: str, stage: int = 0) -> np.random.Generator:
+    """Return the source of randomness of one chain, which no other chain moves."""
+    return np.random.default_rng([seed, zlib.crc32(name.encode()), stage])
+
+
+def rows_wanted(options: Options, spaces: tuple[Space, ...]) -> int:
+    """Return how many samples to fit to: as asked, or 4,096, or four a neuron of the widest layer."""
+    if options.samples is not None:
+        return options.samples
+    return max(4096, 4 * max((space.width for space in spaces), default=0))
+
+
+def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
+    """Return where the inputs of the layers come from.
+
+    Args:
+        opened: The model.
+        options: What was asked.
+        provider: Where it is run.
+
+    Raises:
+        UsageError: The inputs asked for do not fit the model, or it cannot be run on them.
+    """
+    feeder, notes = _feeder(opened, options, provider)
+    if feeder is None:
+        return Sources(None, None, {}, notes)
+    held_back = (feeder, 0)
+    first = 0
+    if isinstance(feeder, Given):
+        back = max(1, len(feeder.feeds) // 5)
+        if len(feeder.feeds) > 1:
+            held_back, feeder = (replace(feeder, feeds=feeder.feeds[-back:]), 0), replace(feeder, feeds=feeder.feeds[:-back])
+        else:
+            notes += ("one run of inputs is too little to hold any back: validation uses what was fitted to",)
+    if options.inputs == "ball":
+        return Sources(feeder, held_back, {}, notes)
+    names = [space.producer.input.name for space in opened.spaces if _reachable(opened, space)]
+    count = rows_wanted(options, opened.spaces)
+    held = max(64, count // 4)
+    try:
+        fit = collect(opened.model, provider, names, feeder, count + held, lambda: stream(options.seed, "inputs", FIT), first)
+        fresh = collect(opened.model, provider, names, held_back[0], held, lambda: stream(options.seed, "inputs", FRESH))
+    except RuntimeRefused as refused:
+        if options.inputs != "auto":
+            raise UsageError(f"--inputs {options.inputs}: the model does not run on them: {refused}") from refused
+        return Sources(None, None, {}, (*notes, f"the model does not run on synthetic inputs: {refused}"))
+    rows = {n: (fit[n], fresh[n]) for n in names if n in fit and n in fresh and len(fit[n].rows) > 1 and len(fresh[n].rows)}
+    return Sources(feeder, held_back, rows, notes)
+
+
+def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feeder | None, tuple[str, ...]]:
+    """Return inputs for the whole model, or None and why not."""
+    if opened.refusal is not None:
+        if options.inputs not in ("auto", "ball"):
+            raise UsageError(f"--inputs {options.inputs}: ONNX Runtime cannot run the model: {opened.refusal}")
+        return None, (f"ONNX Runtime cannot run the model ({opened.refusal}): its outputs were not compared",)
+    try:
+        session = Session(opened.model, provider)
+        if options.inputs.endswith(".npz"):
+            return given(session.inputs, load_arrays(options.inputs)), ()
+        shapes = dict(options.input_shape)
+        unknown = sorted(shapes.keys() - {spec.name for spec in session.inputs})
+        if unknown:
+            raise UsageError(f"--input-shape {unknown[0]}: the inputs are {', '.join(s.name for s in session.inputs)}")
+        return synthetic(session, valid_ranges(opened.document), shapes, stream(options.seed, "inputs", HOLD)), ()
+    except RuntimeRefused as refused:
+        if options.inputs == "synthetic":
+            raise UsageError(f"--inputs synthetic: the model does not run on them: {refused}") from refused
+        return None, (f"the model does not run on synthetic inputs ({refused}): its outputs were not compared",)
+
+
+def _reachable(opened: Opened, space: Space) -> bool:
+    """Return whether what a space reads is a tensor of the main graph."""
+    scope = opened.document.scope_of(space.producer.dense.node)
+    if scope is None:
+        return False
+    name = space.producer.input.name
+    return scope is opened.document.scopes[0] or name in opened.document.scopes[0].tensors
+
+
+def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, options: Options) -> LayerInputs:
+    """Return samples of the inputs of one layer.
+
+    Args:
+        space: The space.
+        layer: What it reads as.
+        found: Where inputs come from; the radius that this layer proves is added to it.
+        opened: The model.
+        options: What was asked.
+    """
+    name = space.producer.input.name
+    count = rows_wanted(options, opened.spaces)
+    held = max(64, count // 4)
+    if name in found.rows:
+        every, fresh = found.rows[name]
+        rows = every.rows.astype(np.float64)
+        if found.feeder is not None and found.feeder.runs is not None:
+            rows = stream(options.seed, space.name, HOLD).permutation(rows)
+        split = max(1, len(rows) - max(1, len(rows) * held // (count + held)))
+        law = Empirical(rows[:split], found.feeder.name if found.feeder is not None else "synthetic")
+        radius = float(np.sqrt(np.max(np.einsum("nd,nd->n", rows, rows))))
+        return LayerInputs(law, rows[:split], rows[split:], fresh, radius)
+    ball = _ball(space, layer, found, opened, options)
+    parts = [ball.sample(n, stream(options.seed, space.name, stage)) for n, stage in ((count, FIT), (held, HOLD), (held, FRESH))]
+    dtype = space.producer.dense.stored.dtype
+    rank = 2 if space.producer.rank is None else space.producer.rank
+    return LayerInputs(ball, parts[0], parts[1], Samples(parts[2].astype(dtype), rank), ball.radius)
+
+
+def _ball(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, options: Options) -> Ball:
+    """Return the ball law of a layer, and remember what it proves about the tensors the layer makes."""
+    name, size = space.producer.input.name, layer.inputs
+    inputs = {tensor.name for tensor in opened.document.graph.inputs}
+    given_radius = options.radius if name in inputs and options.radius is not None else None
+    known = given_radius if given_radius is not None else found.radii.get(name)
+    ball = Ball(known if known is not None else float(np.sqrt(size)), size)
+    if known is not None:
+        for readout, (consumer, _) in zip(layer.readouts, space.consumers, strict=True):
+            if isinstance(readout.features, Neurons):
+                found.radii[consumer.hidden.name] = propagated(readout.features, ball.radius)
+    return ball
+
+
+def propagated(neurons: Neurons, radius: float) -> float:
+    """Return a bound on the norm of the features for inputs in a ball around the origin.
+
+    Args:
+        neurons: n neurons with d inputs.
+        radius: Radius of the ball.
+
+    Returns:
+        The root of the sum of squares of sup |f(t)|, t in [b - r |p|, b + r |p|]; infinite where that is.
+    """
+    reach = radius * np.linalg.norm(neurons.incoming, axis=1)
+    return float(np.linalg.norm(neurons.activation.supremum(neurons.bias - reach, neurons.bias + reach)))

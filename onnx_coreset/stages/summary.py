@@ -1,0 +1,155 @@
+"""Last stage: what happened, as a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from onnx_coreset import __version__
+from onnx_coreset.core.layer import HiddenLayer, Neurons
+from onnx_coreset.core.laws import Ball
+from onnx_coreset.edge.runtime import Provider
+from onnx_coreset.edge.validation import TensorError
+from onnx_coreset.graph.skip import Skip
+from onnx_coreset.graph.space import Space
+from onnx_coreset.options import Options
+from onnx_coreset.report import (
+    ChainReport,
+    Domain,
+    ErrorFacts,
+    FileFacts,
+    OutputError,
+    Relative,
+    Report,
+    Validation,
+)
+from onnx_coreset.stages.judging import Judged
+from onnx_coreset.stages.narrowing import Narrowed
+from onnx_coreset.stages.opening import Opened, named_width
+from onnx_coreset.stages.sampling import Sources
+
+
+def skipped(skip: Skip) -> ChainReport:
+    """Return the report of a place that is not cut."""
+    return ChainReport(name=skip.where, width_before=skip.width, status="skipped", code=skip.code, reason=skip.reason)
+
+
+def mapped(space: Space, layer: HiddenLayer) -> ChainReport:
+    """Return the report of a chain of which nothing was decided."""
+    return ChainReport(name=space.name, width_before=space.width, **_about(space, layer))
+
+
+def _about(space: Space, layer: HiddenLayer) -> dict[str, object]:
+    kinds = list(dict.fromkeys(r.features.activation.name for r in layer.readouts if isinstance(r.features, Neurons)))
+    return {
+        "activation": ", ".join(kinds),
+        "features": layer.readouts[0].features.name,
+        "consumers": tuple(c.dense.node.name or c.dense.output.name for c, _ in space.consumers),
+        "inputs": layer.inputs,
+        "outputs": layer.outputs,
+    }
+
+
+def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, TensorError]) -> ChainReport:
+    """Return the report of a chain.
+
+    Args:
+        chain: What became of it.
+        options: What was asked.
+        carried: Errors inside the whole narrower model, by tensor.
+    """
+    narrower = chain.narrower
+    eps = options.eps if named_width(chain.space.name, options) is None else None
+    return ChainReport(
+        name=chain.space.name,
+        **_about(chain.space, chain.layer),  # type: ignore[arg-type]
+        law=chain.inputs.law.name,
+        width_before=chain.space.width,
+        width_after=chain.coreset.width,
+        kept=tuple(int(i) for i in chain.coreset.kept) if narrower else None,
+        method=chain.coreset.method,
+        eps=eps,
+        status="pruned" if narrower else "kept",
+        code=None if narrower else chain.code,
+        reason=None if narrower else chain.reason,
+        error=_errors(chain, options, carried) if narrower else ErrorFacts(),
+    )
+
+
+def _errors(chain: Narrowed, options: Options, carried: Mapping[str, TensorError]) -> ErrorFacts:
+    found = chain.errors
+    if found is None:
+        return ErrorFacts()
+    relative = Relative(*(getattr(found, name) / found.unit for name in ("rms", "p99", "max")))
+    # Several heads: each is divided by its own spread first, as the local error is.
+    inner = [carried.get(consumer.output.name) for consumer, _ in chain.space.consumers]
+    rms = None
+    if all(error is not None for error in inner):
+        scales = [1.0 if len(inner) == 1 else (error.spread or 1.0) for error in inner if error is not None]
+        weights = [consumer.outputs for consumer, _ in chain.space.consumers]
+        squares = [(e.rms / s) ** 2 for e, s in zip(inner, scales, strict=True) if e is not None]
+        rms = float(np.sqrt(np.average(squares, weights=weights)))
+    domain, outside = Domain(), None
+    if isinstance(chain.inputs.law, Ball):
+        domain, outside = Domain(kind="ball", centre=0.0, radius=chain.inputs.radius, proven=False), 0
+    return ErrorFacts(
+        unit="spread" if not options.absolute and found.spread > 0 else "absolute",
+        spread=found.spread,
+        rms=found.rms,
+        p99=found.p99,
+        max=found.max,
+        relative=relative,
+        worst_output=found.worst_output,
+        carried_rms=rms,
+        samples=found.samples,
+        outside=outside,
+        domain=domain,
+    )
+
+
+def validation(judged: Judged | None, found: Sources, provider: Provider, notes: Sequence[str]) -> Validation:
+    """Return what was validated.
+
+    Args:
+        judged: The narrower model and what is known of it.
+        found: Where inputs came from.
+        provider: Where models were run.
+        notes: Warnings.
+    """
+    law = found.held_back[0].name if found.held_back is not None else None
+    if judged is None or judged.comparison is None:
+        passed = None if judged is None else judged.passed
+        return Validation(provider=provider.name, law=law, passed=passed, notes=tuple(notes))
+    outputs = tuple(
+        OutputError(o.name, o.max, o.rms, o.rms / o.spread if o.spread > 0 else o.rms) for o in judged.comparison.outputs
+    )
+    return Validation(
+        provider=provider.name,
+        law=law,
+        samples=judged.comparison.samples,
+        passed=judged.passed,
+        outputs=outputs,
+        random_outputs=judged.comparison.random,
+        notes=tuple(notes),
+    )
+
+
+def report(
+    opened: Opened,
+    options: Options,
+    chains: Sequence[ChainReport],
+    verdict: Validation,
+    output: FileFacts,
+    seconds: Mapping[str, float],
+) -> Report:
+    """Return the report of a run."""
+    return Report(
+        version=__version__,
+        input=opened.facts,
+        output=output,
+        options=options.as_dict(),
+        chains=tuple(chains),
+        validation=verdict,
+        seconds={stage: round(value, 4) for stage, value in seconds.items()},
+    )
