@@ -3,10 +3,11 @@
 Biases, scales and normalisations that stand between a linear operator and its activation are vectors over the neurons:
 while the pre-activation t has a single reader, and that reader is affine in it,
 
-    t -> t + c, t - c, c - t, t * c, t / c, -t, or (t - mean) / sqrt(var + eps) * scale + shift,
+    t -> t + c, t - c, c - t, t * c, t / c or -t,
 
-the step is taken out of the program and applied to (incoming, bias). Nothing is folded in the graph itself: there the
-vectors are sliced.
+the step is taken out of the program and applied to (incoming, bias). A BatchNormalization is a product and a sum a
+neuron, wherever it stands, and becomes those two steps. Nothing is folded in the graph itself: there the vectors are
+sliced.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ def fold(program: Program, incoming: Array, bias: Array) -> tuple[Program, Array
         bias: Biases, shape (n,).
 
     Returns:
-        The rest of the program, and the incoming weights and biases with the affine steps applied. O(n d) a step.
+        The rest of the program, without BatchNormalization, and the incoming weights and biases with the affine steps
+        applied. O(n d) a step.
     """
+    program = _without_normalization(program)
     while True:
         readers = [i for i, step in enumerate(program.steps) if any(_is(o, 0) for o in step.operands)]
         if len(readers) != 1 or readers[0] != 0 or len(program.steps) == 0:
@@ -38,6 +41,23 @@ def fold(program: Program, incoming: Array, bias: Array) -> tuple[Program, Array
         scale, shift = affine
         incoming, bias = incoming * np.broadcast_to(scale, bias.shape)[:, None], bias * scale + shift
         program = Program(tuple(_renumber(step) for step in program.steps[1:]), program.arity)
+
+
+def _without_normalization(program: Program) -> Program:
+    """Return an equal program in which (t - mean) / sqrt(var + eps) * scale + shift is one Mul and one Add."""
+    steps: list[Step] = []
+    place = list(range(program.arity))
+    for step in program.steps:
+        operands = tuple(place[o] if isinstance(o, int) else o for o in step.operands)
+        if step.op == "BatchNormalization":
+            scale, shift, mean, variance = (np.asarray(o, dtype=np.float64) for o in operands[1:])
+            factor = scale / np.sqrt(variance + float(dict(step.attributes).get("epsilon", 1e-5)))
+            steps.append(Step("Mul", (operands[0], factor)))
+            steps.append(Step("Add", (program.arity + len(steps) - 1, shift - mean * factor)))
+        else:
+            steps.append(Step(step.op, operands, step.attributes))
+        place.append(program.arity + len(steps) - 1)
+    return Program(tuple(steps), program.arity)
 
 
 def _is(operand: int | Array, number: int) -> bool:
@@ -56,10 +76,6 @@ def _affine(step: Step) -> tuple[Array, Array] | None:
     if sum(isinstance(o, int) for o in step.operands) != 1:
         return None
     first = isinstance(step.operands[0], int)
-    if step.op == "BatchNormalization" and first and len(numbers) == 4:
-        scale, shift, mean, variance = numbers
-        factor = scale / np.sqrt(variance + float(dict(step.attributes).get("epsilon", 1e-5)))
-        return factor, shift - mean * factor
     if step.op in ("Neg", "Identity"):
         return (-one if step.op == "Neg" else one), zero
     if len(numbers) != 1:

@@ -1,7 +1,7 @@
 """ModelProto <-> Document, by patching the original messages.
 
-The law: encode(decode(m)) == m for every readable model, unsorted and invalid ones too. What was not edited is written back
-as the very message it came from; what was edited is that message with the edited fields replaced.
+The law: encode(decode(m)) == m for every readable model, unsorted and invalid ones too. What was not edited is written
+back as the very message it came from; what was edited is that message with the edited fields replaced.
 """
 
 from __future__ import annotations
@@ -133,7 +133,12 @@ def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
         return
     before, after = scope.shapes.get(value.name), tuple(tensor.shape)
     dims = value.type.tensor_type.shape.dim
-    if before is None or before == after or not len(before) == len(after) == len(dims):
+    if before is None or before == after or len(before) != len(dims):
+        return
+    if len(before) != len(after):
+        # A bias of one number became a vector.
+        del dims[:]
+        dims.extend(onnx.TensorShapeProto.Dimension(dim_value=size) for size in after)
         return
     for dim, old, size in zip(dims, before, after, strict=True):
         if old != size and isinstance(size, int):

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.graph.dense import STANDARD, Dense, dense
 from onnx_coreset.graph.document import Document, Numbers
 from onnx_coreset.graph.rules import Value
@@ -80,14 +80,14 @@ class Consumer:
         return Bias(reader, index, -1.0 if reader.op == "Sub" else 1.0, shape)
 
     def read(self) -> tuple[Array, Array]:
-        """Return outgoing weights (k, n) and constant (k,), float64; what differs between rows counts as zero."""
+        """Return outgoing weights (k, n) and constant (k,), float64; where it differs between rows, the first row's."""
         bias = self.bias()
         constant = np.zeros(self.outputs)
-        if bias is not None and all(size == 1 for size in bias.shape[:-1]):
-            constant = constant + np.multiply(bias.factor, self._stored(bias).astype(np.float64).reshape(-1))
+        if bias is not None:
+            constant = constant + np.multiply(bias.factor, _first_row(self._stored(bias)))
         return self.dense.matrix(), constant
 
-    def write(self, outgoing: Array, constant: Array, kept: Array) -> None:
+    def write(self, outgoing: Array, constant: Array, kept: Indices) -> None:
         """Replace weights and constant; what does not change is sliced, not recomputed.
 
         Args:
@@ -103,14 +103,14 @@ class Consumer:
         else:
             document.assign(dense.node, dense.weight, dense.store(outgoing))
         if not np.array_equal(constant, before):
-            self._write_constant(constant, before)
+            self._write_constant(constant)
 
     def _stored(self, bias: Bias) -> Numbers:
         numbers = self.dense.document.constant(bias.node.inputs[bias.index])
         assert numbers is not None
         return numbers
 
-    def _write_constant(self, constant: Array, before: Array) -> None:
+    def _write_constant(self, constant: Array) -> None:
         document, node = self.dense.document, self.dense.node
         bias, dtype = self.bias(), self.dense.stored.dtype
         if bias is not None:
@@ -119,7 +119,8 @@ class Consumer:
             if all(size == 1 for size in leading):
                 values = np.divide(constant, bias.factor).reshape(*leading, self.outputs)
             else:
-                values = stored.astype(np.float64) + np.divide(constant - before, bias.factor)
+                differences = stored.astype(np.float64) - _first_row(stored)
+                values = differences + np.divide(constant, bias.factor)
             document.assign(bias.node, bias.index, values.astype(stored.dtype))
         elif node.op == "Gemm" and self.dense.bias_input() is None:
             node.attrs["beta"] = 1.0
@@ -139,6 +140,12 @@ class Consumer:
         name = document.fresh(f"{node.name or total.name}_add")
         added = gs.Node("Add", name=name, inputs=[product, numbers], outputs=[total])
         scope.graph.nodes.insert(next(i for i, n in enumerate(scope.graph.nodes) if n is node) + 1, added)
+
+
+def _first_row(numbers: Numbers) -> Array:
+    """Return what a bias of any broadcastable shape adds to the first row, shape (k,), (1,) or ()."""
+    row = numbers[(0,) * (numbers.ndim - 1)] if numbers.ndim else numbers
+    return np.asarray(row, dtype=np.float64)
 
 
 def consumer(document: Document, node: gs.Node, inside: dict[int, Value]) -> Consumer | Stop | None:

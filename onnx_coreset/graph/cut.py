@@ -1,8 +1,8 @@
 """Writing many coresets into one model.
 
-Each coreset was made for the layer as it stands in the original. Chains are written in topological order: the consumer of one
-is often the producer of the next, and what is inserted behind the first stands in front of the second, so a space is followed
-anew when its turn comes. A chain whose cut would not leave fewer parameters in the file stays whole.
+Each coreset was made for the layer as it stands in the original. Chains are written in topological order: the consumer
+of one is often the producer of the next, and what is inserted behind the first stands in front of the second, so a
+space is followed anew when its turn comes. A chain whose cut would not leave fewer parameters in the file stays whole.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def cut(
         constant_inputs: As for `decode`.
 
     Returns:
-        The narrower model, and the names of the chains left whole because cutting them would not leave fewer parameters.
+        The narrower model, and the names of the chains left whole: cutting them would not leave fewer parameters.
     """
     wanted = dict(coresets)
     result = _written(model, wanted, constant_inputs)

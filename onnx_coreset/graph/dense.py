@@ -1,7 +1,7 @@
 """The matrix product of a Gemm or MatMul node, wherever its operands stand.
 
-    Gemm     Y = alpha A B + beta C     B is (d, n), or (n, d) with transB; alpha belongs to the weights
-    MatMul   Y = A B                    B is (d, n), with leading axes of size one allowed
+Gemm     Y = alpha A B + beta C     B is (d, n), or (n, d) with transB; alpha belongs to the weights
+MatMul   Y = A B                    B is (d, n), with leading axes of size one allowed
 """
 
 from __future__ import annotations
@@ -89,12 +89,14 @@ class Dense:
         stored = self.stored
         return laid.reshape(*stored.shape[:-2], *laid.shape).astype(stored.dtype)
 
+    def third(self) -> gs.Tensor | None:
+        """Return the Gemm's bias input, or None where it has none; with beta = 0 only its shape matters."""
+        inputs = self.node.inputs
+        return inputs[2] if self.node.op == "Gemm" and len(inputs) > 2 and inputs[2].name else None
+
     def bias_input(self) -> gs.Tensor | None:
         """Return the Gemm's bias input, or None where it has none or ignores it."""
-        inputs = self.node.inputs
-        if self.node.op == "Gemm" and len(inputs) > 2 and inputs[2].name and self.beta != 0:
-            return inputs[2]
-        return None
+        return self.third() if self.beta != 0 else None
 
 
 def dense(document: Document, node: gs.Node) -> Dense | Stop | None:

@@ -147,12 +147,12 @@ class Document:
 
         Args:
             node: The reader.
-            index: Which of its inputs; it must be a constant, or empty, or one past the end.
+            index: Which of its inputs, or one past the end; what is no constant is left alone, and replaced here.
             numbers: The new values, in the dtype to be stored.
         """
         numbers = np.ascontiguousarray(numbers).reshape(numbers.shape)
         tensor = node.inputs[index] if index < len(node.inputs) else None
-        if tensor is None or not tensor.name:
+        if tensor is None or self.constant_shape(tensor) is None:
             stem = f"{node.outputs[0].name}_constant"
             self.attach(node, index, gs.Constant(self.fresh(stem), numbers))
         elif self.shared(node, index):
@@ -164,6 +164,7 @@ class Document:
             assert holder is not None
             holder.attrs.clear()
             holder.attrs["value"] = gs.Constant(tensor.name, numbers)
+            tensor.shape = list(numbers.shape)
 
     @staticmethod
     def attach(node: gs.Node, index: int, tensor: gs.Tensor) -> None:

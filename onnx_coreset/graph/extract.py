@@ -44,7 +44,9 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
     for consumer, _ in space.consumers:
         graph.output.append(helper.make_tensor_value_info(consumer.output.name, kind, None))
     known = {value.name for value in (*graph.input, *graph.output)}
-    graph.value_info.extend(v for v in _values(document) if v.name not in known and v.name in {t.name for t, _ in space.region.tensors})
+    graph.value_info.extend(
+        v for v in _values(document) if v.name not in known and v.name in {t.name for t, _ in space.region.tensors}
+    )
     model = onnx.ModelProto(ir_version=max(document.proto.ir_version, _OLDEST_IR))
     model.opset_import.extend(document.proto.opset_import)
     model.graph.CopyFrom(graph)
@@ -72,7 +74,8 @@ def _message(document: Document, node: gs.Node) -> onnx.NodeProto:
     graph = document.proto.graph
     for position, name in scope.path:
         graph = next(a for a in graph.node[position].attribute if a.name == name).g
-    return graph.node[origin.position]
+    message: onnx.NodeProto = graph.node[origin.position]
+    return message
 
 
 def _constant(document: Document, tensor: gs.Tensor, graph: onnx.GraphProto) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 
 import onnx
 from onnx import shape_inference
@@ -39,15 +40,15 @@ def macs(model: onnx.ModelProto) -> int:
     Sizes that are not known count as one, so that models with free axes can be compared with each other.
     """
     bare = skeleton(model)
-    try:
+    # Inference is a courtesy here: without it, sizes that are not declared count as one.
+    with suppress(Exception):
         bare = shape_inference.infer_shapes(bare)
-    except Exception:
-        # Inference is a courtesy here: without it, sizes that are not declared count as one.
-        pass
     total = 0
     for graph in graphs(bare.graph):
         shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
-        shapes |= {a.t.name or n.output[0]: list(a.t.dims) for n in graph.node if n.op_type == "Constant" for a in n.attribute}
+        shapes |= {
+            a.t.name or n.output[0]: list(a.t.dims) for n in graph.node if n.op_type == "Constant" for a in n.attribute
+        }
         made = {v.name: _sizes(v) for v in (*graph.value_info, *graph.output)}
         for node in graph.node:
             if node.op_type in ("Gemm", "MatMul", "Conv", "ConvTranspose") and len(node.input) > 1:

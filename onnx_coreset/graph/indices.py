@@ -7,7 +7,8 @@ import onnx_graphsurgeon as gs
 from onnx_coreset.graph.document import Document
 
 _CARRIES = frozenset(
-    "Cast Identity Reshape Unsqueeze Squeeze Flatten Slice Transpose Expand Concat Split Tile Abs Clip Squeeze".split()
+    {"Cast", "Identity", "Reshape", "Unsqueeze", "Squeeze", "Flatten", "Slice", "Transpose", "Expand", "Concat"}
+    | {"Split", "Tile", "Abs", "Clip"}
 )
 
 

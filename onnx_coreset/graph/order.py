@@ -1,7 +1,7 @@
 """Topological order of a model's nodes; graphs that have none are refused.
 
-A node depends on the tensors it names and on those its subgraphs capture. Models whose nodes are in order are returned as they
-are; the walk needs the order, and most runtimes do not.
+A node depends on the tensors it names and on those its subgraphs capture. Models whose nodes are in order are returned
+as they are; the walk needs the order, and most runtimes do not.
 """
 
 from __future__ import annotations

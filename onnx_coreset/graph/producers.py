@@ -58,7 +58,7 @@ class Producer:
         if kept.size == self.width:
             return
         document, node = self.dense.document, self.dense.node
-        tensor = self.dense.bias_input()
+        tensor = self.dense.third()
         if tensor is not None:
             numbers = document.constant(tensor)
             assert numbers is not None
@@ -85,13 +85,13 @@ def producer(document: Document, node: gs.Node) -> Producer | Stop | None:
         return _other(document, node)
     if document.opset < 7:
         return Stop("opset", "the model's operator set is older than version 7")
-    tensor = product.bias_input()
+    tensor = product.third()
     if tensor is not None:
         shape = document.constant_shape(tensor)
         if shape is None:
             code = "overridable" if tensor.name in document.overridable else "merge"
             return Stop(code, f"the bias {tensor.name} is not a constant")
-        if any(size != 1 for size in shape[:-1]):
+        if product.beta != 0 and any(size != 1 for size in shape[:-1]):
             return Stop("varying-constant", f"the bias {tensor.name} of shape {list(shape)} differs between rows")
     rank = 2 if node.op == "Gemm" else None
     if rank is None and node.outputs[0].shape is not None:

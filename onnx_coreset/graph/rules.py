@@ -1,8 +1,8 @@
 """How a neuron axis passes an operator: one row an operator type.
 
 A rule is asked when a node is reached by a tensor whose neurons run along a known axis (counted from the end, so that
-broadcasting needs no ranks). It answers with an `Elementwise` step, with `Same` where the neurons pass untouched, or with
-a `Stop`. An operator without a row stops the walk.
+broadcasting needs no ranks). It answers with an `Elementwise` step, with `Same` where the neurons pass untouched, or
+with a `Stop`. An operator without a row stops the walk.
 """
 
 from __future__ import annotations
@@ -123,7 +123,9 @@ def _operand(arrival: Arrival, index: int, axis: int) -> Operand | Stop:
         return Stop("merge", f"{arrival.node.op} joins it with {tensor.name}, which is computed at run time")
     along = shape[axis] if len(shape) >= -axis else 1
     if along not in (1, arrival.width) or any(n != 1 for i, n in enumerate(shape) if i - len(shape) != axis):
-        return Stop("varying-constant", f"the constant {tensor.name} of shape {list(shape)} does not run along the neurons")
+        return Stop(
+            "varying-constant", f"the constant {tensor.name} of shape {list(shape)} does not run along the neurons"
+        )
     per_neuron = along == arrival.width and len(shape) >= -axis
     return ConstantAt(arrival.node, index, axis if per_neuron else None)
 
@@ -137,7 +139,9 @@ def _elementwise(*attributes: str) -> Rule:
         ranks = {value.rank for value in arrival.inside.values()}
         if len(axes) != 1:
             return Stop("reshape", f"{node.op} combines two arrangements of the neurons")
-        if len(node.outputs) > 1 and any(t.name and (t.outputs or arrival.document.is_output(t)) for t in node.outputs[1:]):
+        if len(node.outputs) > 1 and any(
+            t.name and (t.outputs or arrival.document.is_output(t)) for t in node.outputs[1:]
+        ):
             return Stop("operator", f"{node.op} has further outputs in use")
         axis = axes.pop()
         operands: list[Operand] = []
@@ -199,15 +203,21 @@ def _clip(arrival: Arrival) -> Outcome:
     return _elementwise("max", "min")(arrival)
 
 
+def _names(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
 RULES: MappingProxyType[str, Rule] = MappingProxyType(
     {
         **dict.fromkeys(
-            "Relu Sigmoid Tanh Softplus Softsign HardSwish Mish Erf Exp Log Sqrt Reciprocal Abs Neg Sign Floor Ceil Round "
-            "Sin Cos Atan PRelu Pow Add Sub Mul Div Min Max Sum Mean Greater Less GreaterOrEqual LessOrEqual Equal Where "
-            "Not And Or".split(),
+            _names(
+                "Relu Sigmoid Tanh Softplus Softsign HardSwish Mish Erf Exp Log Sqrt Reciprocal Abs Neg Sign Floor "
+                "Ceil Round Sin Cos Atan PRelu Pow Add Sub Mul Div Min Max Sum Mean Greater Less GreaterOrEqual "
+                "LessOrEqual Equal Where Not And Or"
+            ),
             _elementwise(),
         ),
-        **dict.fromkeys("LeakyRelu ThresholdedRelu Elu Celu Swish".split(), _elementwise("alpha")),
+        **dict.fromkeys(_names("LeakyRelu ThresholdedRelu Elu Celu Swish"), _elementwise("alpha")),
         "Selu": _elementwise("alpha", "gamma"),
         "HardSigmoid": _elementwise("alpha", "beta"),
         "Gelu": _elementwise("approximate"),
@@ -220,14 +230,14 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
 )
 """How a neuron axis passes each operator."""
 
-_QUANTIZED = frozenset(
-    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear MatMulInteger ConvInteger QLinearMatMul QLinearConv".split()
+_QUANTIZED = _names(
+    "QuantizeLinear DequantizeLinear DynamicQuantizeLinear MatMulInteger ConvInteger QLinearMatMul QLinearConv"
 )
-_NORMS = frozenset(
+_NORMS = _names(
     "LayerNormalization GroupNormalization InstanceNormalization RMSNormalization LpNormalization "
-    "MeanVarianceNormalization Softmax LogSoftmax Hardmax LRN SimplifiedLayerNormalization SkipLayerNormalization".split()
+    "MeanVarianceNormalization Softmax LogSoftmax Hardmax LRN SimplifiedLayerNormalization SkipLayerNormalization"
 )
-_MOVES = frozenset(
+_MOVES = _names(
     "Reshape Transpose Flatten Squeeze Unsqueeze Expand Tile Slice Split Gather GatherElements GatherND Concat Pad "
-    "SpaceToDepth DepthToSpace Shape Size".split()
+    "SpaceToDepth DepthToSpace Shape Size"
 )

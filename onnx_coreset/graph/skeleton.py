@@ -1,9 +1,8 @@
 """A copy of a model without its numbers, for graph surgery.
 
-The graph library drops what it does not know and fails on what it cannot decode. It is therefore given a skeleton: the same
-nodes, names and shapes in the same order, small tensors with their values, large ones by shape alone, and none of the
-attributes that cannot matter to a walk. Numbers are read from the original messages, and the original messages are
-what is written back.
+The graph library drops what it does not know and fails on what it cannot decode. It is therefore given a skeleton: the
+same nodes, names and shapes in the same order, tensors by shape alone, and none of the attributes that cannot matter to
+a walk. Numbers are read from the original messages, and the original messages are what is written back.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Following one neuron axis, from the linear operator that makes it to the linear operators that consume it.
 
 From the producer's output the walk visits readers in the order of the graph, so that every operand that belongs to the
-space is known when a node is reached: x * sigmoid(x) needs no rule of its own. It ends in linear operators that sum over
-the axis, or at the first thing that is neither elementwise nor linear, with the reason.
+space is known when a node is reached: x * sigmoid(x) needs no rule of its own. It ends in linear operators that sum
+over the axis, or at the first thing that is neither elementwise nor linear, with the reason.
 """
 
 from __future__ import annotations
@@ -43,24 +43,24 @@ class Space:
         """Yield every node between the layer's input and its readouts' outputs, both ends included."""
         yield self.producer.dense.node
         yield from self.region.nodes
-        for consumer, _ in self.consumers:
-            yield consumer.dense.node
-            bias = consumer.bias()
-            if bias is not None and bias.node is not consumer.dense.node:
+        for reader, _ in self.consumers:
+            yield reader.dense.node
+            bias = reader.bias()
+            if bias is not None and bias.node is not reader.dense.node:
                 yield bias.node
 
     def slots(self) -> Iterator[tuple[gs.Node, int]]:
         """Yield every constant the space owns, as (node, index of the input)."""
         yield self.producer.dense.node, self.producer.dense.weight
-        if self.producer.dense.bias_input() is not None:
+        if self.producer.dense.third() is not None:
             yield self.producer.dense.node, 2
         for step in self.region.steps:
             for operand in step.operands:
                 if isinstance(operand, ConstantAt) and operand.per_neuron is not None:
                     yield operand.node, operand.index
-        for consumer, _ in self.consumers:
-            yield consumer.dense.node, consumer.dense.weight
-            bias = consumer.bias()
+        for reader, _ in self.consumers:
+            yield reader.dense.node, reader.dense.weight
+            bias = reader.bias()
             if bias is not None:
                 yield bias.node, bias.index
 
@@ -118,7 +118,9 @@ def follow(document: Document, scope: Scope, start: Producer, position: dict[int
     if stop is not None:
         return Skip(start.output.name, stop.reason, stop.code, width)
     name = walk.consumers[0][0].hidden.name
-    return Space(name, start, Region(tuple(walk.steps), tuple(walk.tensors), tuple(walk.nodes)), tuple(walk.consumers), width)
+    return Space(
+        name, start, Region(tuple(walk.steps), tuple(walk.tensors), tuple(walk.nodes)), tuple(walk.consumers), width
+    )
 
 
 def _enter(document: Document, walk: _Walk, tensor: gs.Tensor, value: Value, position: dict[int, int]) -> Stop | None:
