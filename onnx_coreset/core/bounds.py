@@ -6,7 +6,7 @@ z_i estimated by the mean over draws of w_i f / pr. Every summand lies in [-t, t
 Mussay et al., ICLR 2020, Theorems 5 and 7 and Corollaries 8 and 9, state a size proportional to (t / epsilon^2)
 (d log t + log 1/delta) for all x at once. As stated that cannot hold:
 
-- Multiplying all outgoing weights by c multiplies t, z and the error by c, so the size must depend on t / epsilon alone.
+- Outgoing weights times c multiply t, z and the error by c, so the size can depend on t / epsilon only.
   With orthonormal rows, weights c, radius 1 and x one of the rows, the variance of the estimate is c^2 n (1 - 1/n) / m,
   hence m must grow like c^2 n / epsilon^2 = c t / epsilon^2 at the least.
 - log t is negative for t < 1, and epsilon in (0, 1) means nothing for outputs without a unit.

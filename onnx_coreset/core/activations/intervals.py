@@ -28,6 +28,7 @@ TRANSCENDENTAL = (4e-15, 4e-16)
 """A library function and the few operations around it, at most 18 units in the last place; where factors decay, the
 relative error of a product grows like its exponent while the product shrinks faster: the absolute part covers it."""
 
+LARGEST = float(np.finfo(np.float64).max)
 GELU_MINIMUM = -0.7517915246935645
 GELU_TANH_MINIMUM = -0.7524614220710163
 SILU_MINIMUM = -1.2784645427610738
@@ -52,6 +53,8 @@ def outward(low: Array, high: Array, slack: tuple[float, float] = TRANSCENDENTAL
         high = np.where(np.isnan(high), np.inf, high)
         if relative == 0 and absolute == 0:
             return low, high
+        # An overflow: the true value is beyond the largest number, and so is its neighbourhood.
+        low, high = np.minimum(low, LARGEST), np.maximum(high, -LARGEST)
         return low - (relative * np.abs(low) + absolute), high + (relative * np.abs(high) + absolute)
 
 

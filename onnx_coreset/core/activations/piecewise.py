@@ -118,7 +118,7 @@ def _polynomial_properties(coefficients: Parameters) -> Properties:
         greatest,
         tuple(float(p) for p in places),
         odd=bool(np.all(numbers[::2] == 0)),
-        monotone=numbers.size == 2 and bool(numbers[1] >= 0),
+        monotone=not even and places.size == 0 and bool(numbers[-1] > 0),
         half_even=numbers.size > 1 and bool(numbers[1] == 0.5 and np.all(numbers[3::2] == 0)),
     )
 

@@ -220,7 +220,7 @@ def draws_for(parts: tuple[Array, ...], width: int) -> int:
 
 
 def _inclusion(hits: Indices, width: int) -> Array:
-    """Return inclusion probabilities (n,) proportional to hits, at most 1, that sum to the number of neurons to keep."""
+    """Return inclusion probabilities (n,) proportional to hits, at most 1; they sum to the number of neurons kept."""
     drawn = np.count_nonzero(hits)
     if drawn <= width:
         return np.where(hits > 0, 1.0, 0.0)
