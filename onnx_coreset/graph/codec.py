@@ -225,9 +225,14 @@ def _patch_node(node: gs.Node, origin: Origin, message: onnx.NodeProto) -> None:
                 tensor.name = kept.name
                 _drop_attribute(message, name)
                 message.attribute.append(onnx.helper.make_attribute(name, tensor))
-        elif (tuple(value) if isinstance(value, list) else value) != was.get(name):
+        elif _differs(tuple(value) if isinstance(value, list) else value, was.get(name)):
             _drop_attribute(message, name)
             message.attribute.append(onnx.helper.make_attribute(name, value))
+
+
+def _differs(value: object, before: object) -> bool:
+    """Return whether an attribute was replaced; a NaN that is the same object was not."""
+    return value is not before and value != before
 
 
 def _drop_attribute(message: onnx.NodeProto, name: str) -> None:

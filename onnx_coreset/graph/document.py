@@ -162,8 +162,12 @@ class Document:
         else:
             holder = constant_node(tensor)
             assert holder is not None
-            holder.attrs.clear()
-            holder.attrs["value"] = gs.Constant(tensor.name, numbers)
+            held = holder.attrs.get("value")
+            if isinstance(held, gs.Constant):
+                held.values = numbers
+            else:
+                holder.attrs.clear()
+                holder.attrs["value"] = gs.Constant(tensor.name, numbers)
             tensor.shape = list(numbers.shape)
 
     @staticmethod
