@@ -19,7 +19,8 @@ from onnx_coreset.core.arrays import Array, frozen
 __all__ = ["ONE", "Atom", "Poly", "Term", "Unnamed", "add", "atom", "constant", "match", "multiply", "scale", "sign"]
 
 MOST_TERMS = 64
-"""A normal form with more terms is no spelling of anything we name."""
+MOST_NODES = 512
+"""A normal form with more terms, or more atoms at all depths, is no spelling of anything that has a name."""
 TOLERANCE = 2e-6
 """Relative difference of two constants that counts as rounding: a few float32 constants multiplied."""
 
@@ -81,6 +82,11 @@ class Atom:
         object.__setattr__(self, "key", (self.kind, inner, _key(self.knot)))
 
     @property
+    def nodes(self) -> int:
+        """Number of atoms at all depths."""
+        return 1 if self.argument is None else 1 + self.argument.nodes
+
+    @property
     def order(self) -> tuple[object, ...]:
         """A sorting key that rounding of constants does not change, knots aside."""
         inner = () if self.argument is None else tuple(term.order for term in self.argument.terms)
@@ -114,12 +120,21 @@ class Poly:
     Attributes:
         terms: The terms; empty for 0.
         key: Equal for equal polynomials.
+        nodes: Number of atoms at all depths.
+
+    Raises:
+        Unnamed: More than `MOST_NODES` atoms.
     """
 
     terms: tuple[Term, ...]
     key: tuple[object, ...] = field(init=False)
+    nodes: int = field(init=False)
 
     def __post_init__(self) -> None:
+        # Before the key is made: nesting can double the size with every step of a program.
+        object.__setattr__(self, "nodes", sum(a.nodes for t in self.terms for a, _ in t.factors))
+        if self.nodes > MOST_NODES:
+            raise Unnamed("too deep")
         key = tuple((tuple((a.key, p) for a, p in t.factors), _key(t.coefficient)) for t in self.terms)
         object.__setattr__(self, "key", key)
 
