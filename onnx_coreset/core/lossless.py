@@ -73,7 +73,7 @@ def _merge(layer: HiddenLayer, alive: Array, outgoing: list[Array]) -> None:
     leader = first[group.reshape(-1)]
     extra = np.flatnonzero(alive & (leader != np.arange(layer.width)))
     for weights in outgoing:
-        np.add.at(weights, (slice(None), leader[extra]), weights[:, extra])
+        np.add.at(weights.transpose(1, 0, 2), leader[extra], weights.transpose(1, 0, 2)[extra])
         weights[:, extra] = 0.0
     alive[extra] = False
 

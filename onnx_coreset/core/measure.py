@@ -1,7 +1,7 @@
 """The local error of a coreset: the table of differences, samples x outputs, and its norms.
 
-`rms`, `p99` and `max` are norms over all entries of the difference. The spread of a readout is the root of the mean over
-outputs of the variance over samples; where it is 0 the unit is 1. With several readouts each is divided by its own
+`rms`, `p99` and `max` are norms over all entries of the difference. The spread of a readout is the root of the mean
+over outputs of the variance over samples; where it is 0 the unit is 1. With several readouts each is divided by its own
 spread first, and the spread of the whole is 1.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -104,7 +105,9 @@ def errors(before: Sequence[Array], after: Sequence[Array]) -> Errors:
     table = np.abs(np.concatenate(tables, axis=1))
     squares = table**2
     rms = float(np.sqrt(squares.mean())) if table.size else 0.0
-    p99 = float(np.quantile(table, 0.99)) if table.size else 0.0
+    # Between infinities there is nothing to interpolate.
+    method: Literal["linear", "higher"] = "linear" if np.isfinite(squares).all() else "higher"
+    p99 = float(np.quantile(table, 0.99, method=method)) if table.size else 0.0
     by_output = np.sqrt(squares.mean(axis=0)) if table.size else np.zeros(1)
     return Errors(
         rms=rms,
@@ -113,7 +116,7 @@ def errors(before: Sequence[Array], after: Sequence[Array]) -> Errors:
         spread=own,
         worst_output=float(by_output.max(initial=0.0)) / (own or 1.0),
         samples=int(table.shape[0]),
-        row_squares=squares.mean(axis=1),
+        row_squares=squares.sum(axis=1) / max(table.shape[1], 1),
         exceeding=table.max(axis=1, initial=0.0),
         p99_low=_least_p99(table, p99),
     )

@@ -130,6 +130,12 @@ def _cheapest(inverses: list[Array], weights: list[Array], block: int) -> Indice
 
 def _without(inverse: Array, weight: Array, out: Indices, stay: Indices) -> tuple[Array, Array]:
     """Eliminate the neurons `out` at once; return inverse and weights of the neurons that stay."""
+    if out.size == 1:
+        # Without BLAS: its threads take longer to meet than so small an update takes.
+        row = inverse[out[0], stay] / inverse[out[0], out[0]]
+        left = inverse[np.ix_(stay, stay)]
+        left -= np.outer(inverse[stay, out[0]], row)
+        return left, weight[:, stay] - np.outer(weight[:, out[0]], row)
     factor = np.linalg.cholesky(inverse[np.ix_(out, out)])
     half = solve_triangular(factor, inverse[np.ix_(out, stay)], lower=True, check_finite=False)
     lost = solve_triangular(factor, weight[:, out].T, lower=True, check_finite=False)

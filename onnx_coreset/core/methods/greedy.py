@@ -66,8 +66,9 @@ def forward(parts: tuple[Target, ...], ridge: float) -> Indices:
     Returns:
         Indices, shape (n,).
     """
-    ridge = max(ridge, float(np.finfo(np.float64).eps))
     left = np.arange(parts[0].correlation.shape[0])
+    # A pivot below the rounding of what it is the rest of would only divide noise.
+    ridge = max(ridge, 64.0 * left.size * float(np.finfo(np.float64).eps))
     residuals = [_Residual(part, ridge) for part in parts]
     chosen: list[int] = []
     alive = np.ones(left.size, dtype=bool)
@@ -113,7 +114,6 @@ class _Residual:
         root = np.sqrt(self._pivots[j])
         waiting = self._rows[:, j]
         row = (self._covariance[j] - waiting @ self._rows) / root
-        row[j] = root
         weight = (self._missing[:, j] - waiting @ self._weights) / root
         cross = weight @ self._missing - (self._weights @ weight) @ self._rows
         self._squares += row * (row * (weight @ weight) - 2.0 * cross)

@@ -48,6 +48,6 @@ def targets(layer: HiddenLayer, moments: tuple[Moments, ...]) -> tuple[Target, .
         rows = [layer.readouts[i].outgoing[:, :, 0] / (scale[i] * np.sqrt(layer.readouts[i].outputs)) for i in members]
         weights = np.concatenate(rows) * deviation
         if weights.shape[0] > weights.shape[1]:
-            weights = np.linalg.qr(weights, mode="r")
+            weights = np.asarray(np.linalg.qr(weights, mode="r"), dtype=np.float64)
         found.append(Target(correlation, weights))
     return tuple(found)
