@@ -1,0 +1,233 @@
+"""What is dropped as lossless changes nothing: the function stays, whatever the inputs are."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hidden_layers import EPS, RELU, Capped, Columns, PRelu, neurons, plain, readout
+from onnx_coreset.core.activations.evaluate import run
+from onnx_coreset.core.activations.program import Program, Step
+from onnx_coreset.core.activations.record import Composite
+from onnx_coreset.core.layer import Coreset, HiddenLayer, Neurons, Readout, restrict, shrink
+from onnx_coreset.core.lossless import compose, lossless, reduced, widened
+
+
+def assert_same(before: HiddenLayer, after: HiddenLayer) -> None:
+    """Equal outputs up to the rounding of sums over neurons and inputs: 4 (n + d) EPS times the absolute terms."""
+    for scale in (0.1, 1.0, 100.0):
+        x = scale * np.random.default_rng(5).standard_normal((20, before.inputs))
+        for old, new, part in zip(before.evaluate(x), after.evaluate(x), before.readouts, strict=True):
+            terms = np.abs(part.features.evaluate(x)).reshape(20, -1)
+            if isinstance(part.features, Neurons):
+                # All activations here have slopes of at most 1.
+                terms += np.abs(x) @ np.abs(part.features.incoming).T + np.abs(part.features.bias)
+            size = terms @ np.abs(part.outgoing).reshape(part.outputs, -1).T + np.abs(part.constant)
+            assert np.all(np.abs(new - old) <= 4 * (before.width + before.inputs) * EPS * size)
+
+
+def merged(layer: HiddenLayer) -> list[int]:
+    """The neurons kept, after a check that the function is the same."""
+    found = lossless(layer)
+    assert_same(layer, shrink(layer, found))
+    return found.kept.tolist()
+
+
+def edited(incoming: dict[int, np.ndarray | float], bias: dict[int, float], n: int = 6) -> HiddenLayer:
+    part = plain(n).readouts[0]
+    rows, biases = np.array(part.features.incoming), np.array(part.features.bias)
+    for j, row in incoming.items():
+        rows[j] = row
+    for j, value in bias.items():
+        biases[j] = value
+    return HiddenLayer(n, (replace(part, features=Neurons(rows, biases, RELU)),))
+
+
+def copied(activation: object, source: int = 1, copy: int = 4, n: int = 6) -> HiddenLayer:
+    """A layer whose neuron `copy` has the incoming weights and bias of `source`."""
+    features = plain(n).readouts[0].features.take(np.where(np.arange(n) == copy, source, np.arange(n)))
+    part = plain(n).readouts[0]
+    return HiddenLayer(n, (replace(part, features=Neurons(features.incoming, features.bias, activation)),))
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 8)), max_size=6),
+    st.sets(st.integers(0, 8)),
+    st.sets(st.integers(0, 8)),
+    st.booleans(),
+)
+def test_the_function_never_changes(
+    seed: int, copies: list[tuple[int, int]], flat: set[int], unread: set[int], free: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    parts = []
+    for k in (2, 3):
+        incoming, bias = rng.standard_normal((9, 4)), rng.standard_normal(9)
+        incoming[sorted(flat)] = 0.0
+        for source, copy in copies:
+            incoming[copy], bias[copy] = incoming[source], bias[source]
+        part = readout(Neurons(incoming, bias, PRelu(np.array(0.1))), k, rng, free or k == 2)
+        outgoing = np.array(part.outgoing)
+        outgoing[:, sorted(unread)] = 0.0
+        parts.append(replace(part, outgoing=outgoing))
+    layer = HiddenLayer(9, tuple(parts))
+    assert len(merged(layer)) >= 1
+
+
+def test_a_layer_without_anything_to_drop_is_left_bit_for_bit() -> None:
+    layer, found = plain(), lossless(plain())
+    assert found.kept.tolist() == list(range(12))
+    np.testing.assert_array_equal(found.outgoing[0], layer.readouts[0].outgoing)
+    np.testing.assert_array_equal(found.constant[0], layer.readouts[0].constant)
+
+
+def test_a_constant_neuron_goes_to_the_constant() -> None:
+    layer = edited({2: 0.0}, {2: 3.0})
+    assert merged(layer) == [0, 1, 3, 4, 5]
+    part = layer.readouts[0]
+    np.testing.assert_allclose(lossless(layer).constant[0], part.constant + 3.0 * part.outgoing[:, 2, 0], rtol=1e-14)
+
+
+def test_a_constant_neuron_stays_where_a_constant_may_not_change() -> None:
+    layer = edited({2: 0.0}, {2: 3.0})
+    fixed = HiddenLayer(6, (*layer.readouts, replace(layer.readouts[0], constant_allowed=False)))
+    assert merged(fixed) == [0, 1, 2, 3, 4, 5]
+
+
+def test_constant_neurons_of_equal_value_are_still_duplicates_where_the_constant_is_fixed() -> None:
+    layer = edited({2: 0.0, 4: 0.0}, {2: 3.0, 4: 3.0})
+    fixed = HiddenLayer(6, (replace(layer.readouts[0], constant_allowed=False),))
+    assert merged(fixed) == [0, 1, 2, 3, 5]
+
+
+def test_the_first_of_several_duplicates_stays_with_the_sum_of_their_weights() -> None:
+    part = plain(6).readouts[0]
+    layer = HiddenLayer(6, (replace(part, features=part.features.take(np.array([0, 1, 0, 3, 0, 1]))),))
+    assert merged(layer) == [0, 1, 3]
+    expected = part.outgoing[:, [0, 1, 3]] + part.outgoing[:, [2, 5, 3]] * [[[1], [1], [0]]]
+    expected[:, 0] += part.outgoing[:, 4]
+    np.testing.assert_allclose(lossless(layer).outgoing[0], expected, rtol=1e-14, atol=1e-15)
+
+
+def test_neurons_that_differ_in_the_last_bit_are_no_duplicates() -> None:
+    part = plain(6).readouts[0]
+    row, bias = np.array(part.features.incoming[1]), part.features.bias[1]
+    row[2] = np.nextafter(row[2], 9.0)
+    assert merged(edited({4: row}, {4: bias})) == [0, 1, 2, 3, 4, 5]
+
+
+def test_weights_and_biases_of_zero_are_equal_whatever_their_sign() -> None:
+    row = np.array([1.0, 0.0, 2.0, -0.0, 3.0])
+    assert merged(edited({1: row, 4: row * [1, -1, 1, -1, 1]}, {1: 0.0, 4: -0.0})) == [0, 1, 2, 3, 5]
+
+
+def test_duplicates_whose_outgoing_weights_cancel_go_altogether() -> None:
+    layer = copied(RELU)
+    part = layer.readouts[0]
+    outgoing = np.array(part.outgoing)
+    outgoing[:, 4] = -outgoing[:, 1]
+    assert merged(HiddenLayer(6, (replace(part, outgoing=outgoing),))) == [0, 2, 3, 5]
+
+
+def test_equal_slopes_do_not_hinder_a_merge() -> None:
+    slope = np.array([0.1, 0.2, 0.3, 0.4, 0.2, 0.5])
+    assert merged(copied(PRelu(slope))) == [0, 1, 2, 3, 5]
+
+
+@pytest.mark.parametrize("other", [0.3, np.nextafter(0.2, 1.0)])
+def test_duplicates_of_different_slopes_are_not_merged(other: float) -> None:
+    assert merged(copied(PRelu(np.array([0.1, 0.2, 0.3, 0.4, other, 0.5])))) == [0, 1, 2, 3, 4, 5]
+
+
+def test_duplicates_whose_parameters_show_only_far_from_zero_are_not_merged() -> None:
+    assert merged(copied(Capped(np.array([50.0, 60, 70, 80, 90, 95])))) == [0, 1, 2, 3, 4, 5]
+
+
+def test_duplicates_whose_program_has_other_constants_are_not_merged() -> None:
+    limits = np.array([50.0, 60, 70, 80, 90, 95])
+    composite = Composite(Program((Step("Min", (0, limits)),)))
+    assert run(composite.program, (np.full((1, 6), 200.0),)).tolist() == [limits.tolist()]
+    assert merged(copied(composite)) == [0, 1, 2, 3, 4, 5]
+    assert merged(copied(Composite(Program((Step("Min", (0, np.where(limits == 90, 60, limits))),))))) == [
+        0,
+        1,
+        2,
+        3,
+        5,
+    ]
+
+
+def test_neurons_that_are_duplicates_for_one_readout_only_are_not_merged() -> None:
+    rng = np.random.default_rng(0)
+    first, second = copied(RELU).readouts[0], readout(neurons(6, 5, rng), 2, rng)
+    assert merged(HiddenLayer(6, (first, second))) == [0, 1, 2, 3, 4, 5]
+
+
+def without_weights(part: Readout, unread: list[int]) -> Readout:
+    outgoing = np.array(part.outgoing)
+    outgoing[:, unread] = 0.0
+    return replace(part, outgoing=outgoing)
+
+
+def test_a_neuron_goes_when_no_readout_reads_it() -> None:
+    first, second = plain(6).readouts[0], plain(6, k=2, seed=1).readouts[0]
+    layer = HiddenLayer(6, (without_weights(first, [1, 2]), without_weights(second, [2, 3])))
+    assert merged(layer) == [0, 1, 3, 4, 5]
+
+
+def test_unread_neurons_of_any_features_go() -> None:
+    rng = np.random.default_rng(0)
+    part = readout(Columns(rng.standard_normal((5, 3, 4))), 2, rng)
+    outgoing = np.array(part.outgoing)
+    outgoing[:, 1], outgoing[:, 2, 0] = 0.0, 0.0
+    assert merged(HiddenLayer(5, (replace(part, outgoing=outgoing),))) == [0, 2, 3, 4]
+
+
+def test_a_layer_that_nobody_reads_keeps_one_neuron() -> None:
+    assert merged(HiddenLayer(6, (without_weights(plain(6).readouts[0], list(range(6))),))) == [0]
+
+
+def test_a_layer_of_constants_keeps_one_neuron_that_no_longer_counts_twice() -> None:
+    layer = edited(dict.fromkeys(range(6), 0.0), dict.fromkeys(range(6), 2.0))
+    assert merged(layer) == [0]
+
+
+def test_reduced_is_the_coreset_and_the_layer_that_it_leaves() -> None:
+    coreset, left = reduced(copied(RELU))
+    assert left.width == coreset.width == 5
+    assert_same(copied(RELU), left)
+
+
+def test_composing_equals_shrinking_twice() -> None:
+    layer = copied(RELU)
+    base, left = reduced(layer)
+    inner = replace(restrict(left, np.array([0, 3, 4]), "inner", 3), constant=(np.arange(4.0),))
+    both = compose(layer, base, inner)
+    x = np.random.default_rng(0).standard_normal((9, 5))
+    np.testing.assert_array_equal(shrink(layer, both).evaluate(x)[0], shrink(left, inner).evaluate(x)[0])
+    assert (both.kept.tolist(), both.method, both.seed) == ([0, 3, 5], "inner", 3)
+
+
+@pytest.mark.parametrize("width", [5, 6, 9])
+def test_widening_adds_neurons_that_nobody_reads(width: int) -> None:
+    layer = plain(9)
+    base = restrict(layer, np.array([0, 3, 4, 7]), "m", 2)
+    wide = widened(layer, base, width)
+    assert (wide.width, wide.method, wide.seed) == (width, "m", 2)
+    assert set(base.kept) <= set(wide.kept)
+    x = np.random.default_rng(0).standard_normal((9, 5))
+    np.testing.assert_allclose(
+        shrink(layer, wide).evaluate(x)[0], shrink(layer, base).evaluate(x)[0], rtol=1e-12, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize("width", [1, 3, 4])
+def test_widening_to_no_more_than_there_are_changes_nothing(width: int) -> None:
+    layer = plain(9)
+    base: Coreset = restrict(layer, np.array([0, 3, 4, 7]))
+    assert widened(layer, base, width).kept.tolist() == [0, 3, 4, 7]
