@@ -64,7 +64,8 @@ class Consumer:
         own = self.dense.bias_input()
         if own is not None:
             shape = document.constant_shape(own)
-            return None if shape is None else Bias(node, 2, self.dense.beta, shape)
+            assert shape is not None
+            return Bias(node, 2, self.dense.beta, shape)
         after = self.dense.output
         if len(after.outputs) != 1 or document.is_output(after):
             return None
@@ -76,6 +77,8 @@ class Consumer:
         if shape is None or (reader.op == "Sub" and index == 0) or any(n != 1 for n in shape[:-1]):
             return None
         if shape and shape[-1] not in (1, self.outputs):
+            return None
+        if document.scope_of(reader) is not document.scope_of(node):
             return None
         return Bias(reader, index, -1.0 if reader.op == "Sub" else 1.0, shape)
 
@@ -164,4 +167,8 @@ def consumer(document: Document, node: gs.Node, inside: dict[int, Value]) -> Con
         return product
     if set(inside) != {product.data} or inside[product.data].axis != -1:
         return Stop("reshape", f"{node.op} sums over another axis than the neurons")
+    third = product.third()
+    if third is not None and document.constant_shape(third) is None:
+        code = "overridable" if third.name in document.overridable else "merge"
+        return Stop(code, f"the bias {third.name} of the next layer is not a constant")
     return Consumer(product, node.inputs[product.data])

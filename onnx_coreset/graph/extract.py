@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from onnx_coreset.core.layer import Coreset
 from onnx_coreset.graph.codec import decode, encode
-from onnx_coreset.graph.document import Document, constant_node
+from onnx_coreset.graph.document import Document
 from onnx_coreset.graph.lens import write
 from onnx_coreset.graph.space import Space, spaces
 
@@ -24,7 +26,8 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
         rank: Number of axes of the layer's input.
 
     Returns:
-        A model with the layer's own nodes and constants. O(parameters of the layer).
+        A model with the layer's own nodes and constants, but of a bias that differs between rows the first row alone.
+        O(parameters of the layer).
     """
     scope = document.scope_of(space.producer.dense.node)
     assert scope is not None
@@ -32,21 +35,25 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
     nodes = [node for node in scope.graph.nodes if id(node) in members]
     graph = onnx.GraphProto(name="layer")
     source = space.producer.input
+    # A bias with a row for each of the model's samples fits no other number of samples: the first row stands for all.
+    by_row = {id(bias) for bias in _biases(space) if len(document.constant_shape(bias) or ()) == 2}
     made = {id(t) for node in nodes for t in node.outputs}
     for node in nodes:
         for tensor in node.inputs:
             if tensor.name and tensor is not source and id(tensor) not in made:
-                _constant(document, tensor, graph)
+                _constant(document, tensor, graph, id(tensor) in by_row)
         graph.node.add().CopyFrom(_message(document, node))
     kind = helper.np_dtype_to_tensor_dtype(space.producer.dense.stored.dtype)
     axes = [f"axis_{i}" for i in range(rank - 1)]
     graph.input.append(helper.make_tensor_value_info(source.name, kind, [*axes, space.producer.dense.inputs]))
     for consumer, _ in space.consumers:
-        graph.output.append(helper.make_tensor_value_info(consumer.output.name, kind, None))
-    known = {value.name for value in (*graph.input, *graph.output)}
-    graph.value_info.extend(
-        v for v in _values(document) if v.name not in known and v.name in {t.name for t, _ in space.region.tensors}
-    )
+        given = helper.np_dtype_to_tensor_dtype(consumer.dense.stored.dtype)
+        graph.output.append(helper.make_tensor_value_info(consumer.output.name, given, None))
+    if rank == space.producer.rank:
+        # A MatMul's rank stands nowhere else. Its other sizes are the model's, not those of the inputs to come.
+        free: list[int | str | None] = [None] * (rank - 1)
+        shape = [*free, space.width]
+        graph.value_info.append(helper.make_tensor_value_info(space.producer.output.name, kind, shape))
     model = onnx.ModelProto(ir_version=max(document.proto.ir_version, _OLDEST_IR))
     model.opset_import.extend(document.proto.opset_import)
     model.graph.CopyFrom(graph)
@@ -78,15 +85,18 @@ def _message(document: Document, node: gs.Node) -> onnx.NodeProto:
     return message
 
 
-def _constant(document: Document, tensor: gs.Tensor, graph: onnx.GraphProto) -> None:
+def _biases(space: Space) -> Iterator[gs.Tensor]:
+    """Yield the bias inputs of the layer's Gemm nodes."""
+    for product in (space.producer.dense, *(consumer.dense for consumer, _ in space.consumers)):
+        bias = product.third()
+        if bias is not None:
+            yield bias
+
+
+def _constant(document: Document, tensor: gs.Tensor, graph: onnx.GraphProto, first_row: bool) -> None:
     """Add a constant operand as an initializer, once."""
     if any(have.name == tensor.name for have in graph.initializer):
         return
     numbers = document.constant(tensor)
     assert numbers is not None, tensor.name
-    if isinstance(tensor, gs.Constant) or constant_node(tensor) is not None:
-        graph.initializer.append(numpy_helper.from_array(numbers, tensor.name))
-
-
-def _values(document: Document) -> list[onnx.ValueInfoProto]:
-    return list(document.proto.graph.value_info)
+    graph.initializer.append(numpy_helper.from_array(numbers[:1] if first_row else numbers, tensor.name))

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from types import MappingProxyType
 
+import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.graph.document import Document
@@ -152,6 +153,9 @@ def _elementwise(*attributes: str) -> Rule:
             operand = _operand(arrival, index, axis)
             if isinstance(operand, Stop):
                 return operand
+            if isinstance(operand, ConstantAt):
+                # A constant with more axes gives the result more axes.
+                ranks.add(len(arrival.document.constant_shape(tensor) or ()))
             operands.append(operand)
         kept = tuple((name, node.attrs[name]) for name in sorted(attributes) if name in node.attrs)
         rank = max((r for r in ranks if r is not None), default=None) if None not in ranks else None
@@ -167,10 +171,11 @@ def _same(arrival: Arrival) -> Outcome:
         return Stop("operator", f"{node.op} takes the hidden tensor for a setting")
     if any(t.name and (t.outputs or arrival.document.is_output(t)) for t in node.outputs[1:]):
         return Stop("operator", f"the mask of {node.op} is in use")
-    if len(node.inputs) > 2 and node.inputs[2].name:
-        training = arrival.document.constant(node.inputs[2])
-        if training is None or bool(training.any()):
-            return Stop("operator", f"{node.op} may be in training mode")
+    settings = [arrival.document.constant(t) for t in node.inputs[1:] if t.name]
+    if any(setting is None for setting in settings):
+        return Stop("merge", f"{node.op} has settings that are computed at run time")
+    if len(node.inputs) > 2 and node.inputs[2].name and bool(np.any(settings[-1])):
+        return Stop("operator", f"{node.op} is in training mode")
     return Same(arrival.inside[0])
 
 

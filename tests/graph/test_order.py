@@ -1,4 +1,4 @@
-"""Sorting: any order of the nodes of a model gives one that every node can run in, or one clear line why there is none."""
+"""Sorting: any order of the nodes gives a model in which every node can run, or one clear line why there is none."""
 
 from __future__ import annotations
 
