@@ -118,6 +118,8 @@ def dense(document: Document, node: gs.Node) -> Dense | Stop | None:
         for tensor in node.inputs[:2]:
             if tensor.name in document.overridable:
                 return Stop("overridable", f"the weight {tensor.name} is also a model input that a caller may replace")
+        if shapes[0] is not None and len(shapes[0]) >= 2:
+            return Stop("operator", f"the weights of {node.op} stand on the left of its data")
         return Stop("dynamic-weight", f"the weights of {node.op} are computed at run time")
     shape = shapes[1]
     if len(shape) < 2 or any(size != 1 for size in shape[:-2]) or 0 in shape:

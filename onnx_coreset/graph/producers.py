@@ -101,7 +101,9 @@ def producer(document: Document, node: gs.Node) -> Producer | Stop | None:
 
 def _other(document: Document, node: gs.Node) -> Stop | None:
     """Name layers of other kinds, so that a map of the model shows them."""
-    if node.op in ("Conv", "ConvTranspose") and document.constant_shape(node.inputs[1]) is not None:
+    if node.op in ("Conv", "ConvTranspose") and (
+        isinstance(node.inputs[1], gs.Constant) or document.constant_shape(node.inputs[1]) is not None
+    ):
         return Stop("convolution", f"{node.op} is a convolution")
     if node.op in ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv", "QGemm", "MatMulNBits"):
         return Stop("quantized", f"{node.op} is quantized: prune first, then quantize")

@@ -48,6 +48,13 @@ SKIPS: dict[str, tuple[str, onnx.ModelProto]] = {
         between("z = Dropout(h, ratio, train)", ratio=np.asarray(0.5, "f4"), train=np.asarray(True)),
     ),
     "transposed data": ("operator", model(FIRST, parsed("y = Gemm(h, B)", transA=1), infer=False)),
+    "weights on the left": (
+        "operator",
+        model(
+            "h = MatMul(L, x)", "z = Relu(h)", "y = MatMul(R, z)", L=array(4, 2), R=array(2, 4), inputs={"x": [2, 3]}
+        ),
+    ),
+    "left of it": ("operator", model(FIRST, "y = MatMul(L, h)", L=array(4, 2), inputs={"x": [2, 3]})),
     "softmax": ("norm", between("z = Softmax(h)")),
     "layer norm": ("norm", between("z = LayerNormalization(h, a)")),
     "batch norm of unknown rank": ("norm", between("z = BatchNormalization(h, a, a, a, a)", infer=False)),
@@ -84,6 +91,10 @@ SKIPS: dict[str, tuple[str, onnx.ModelProto]] = {
     "conv": (
         "convolution",
         model("h = Conv(x, K)", "y = Relu(h)", inputs={"x": [1, 3, 5, 5]}, K=array(4, 3, 2, 2)),
+    ),
+    "conv of a caller's": (
+        "convolution",
+        model("h = Conv(x, K)", "y = Relu(h)", inputs={"x": [1, 3, 5, 5], "K": [4, 3, 2, 2]}, K=array(4, 3, 2, 2)),
     ),
     "conv reads it": (
         "convolution",
