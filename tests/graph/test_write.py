@@ -296,3 +296,23 @@ def test_a_chain_in_a_loop_body_is_cut_with_weights_held_outside() -> None:
     twice = shrink(layer, coreset).evaluate(once)[0]
     assert np.abs(run(after, x) - twice).max() <= 40 * 1000 * ROUNDINGS
     assert parameters(after) < parameters(proto)
+
+
+@pytest.mark.parametrize("case", ["the product is an output", "the product has another reader", "the sum is wider"])
+def test_an_add_that_is_not_the_readouts_alone_keeps_its_constant(case: str) -> None:
+    weights = {"l": array(6, 1)} if case == "the sum is wider" else {"l": array(6, 5)}
+    last = ("y = Add(s, w)", "w = Tanh(p)") if case == "the product has another reader" else ("y = Identity(s)",)
+    nodes = ("h = MatMul(x, A)", "z = Relu(h)", "p = MatMul(z, l)", "s = Add(p, b)", *reversed(last))
+    proto = model(*nodes, outputs="y p" if case == "the product is an output" else "y", **weights)
+    document = decode(proto)
+    layer = read(document, named(document, "z"))
+    assert np.array_equal(layer.readouts[0].constant, np.zeros(layer.outputs))
+    coreset = fewer(layer, [0, 2])
+    write(document, named(document, "z"), coreset)
+    after = encode(document)
+    assert_valid(after)
+    assert np.array_equal(stored(after)["b"], stored(proto)["b"])
+    x = array(7, 3)
+    p = shrink(layer, coreset).evaluate(x)[0]
+    aim = p + stored(proto)["b"] + (np.tanh(p) if case == "the product has another reader" else 0)
+    assert np.abs(run(after, x) - aim).max() <= 40 * 100 * ROUNDINGS
