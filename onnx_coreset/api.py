@@ -6,6 +6,7 @@ Nothing touches the disk before the last step.
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -72,6 +73,8 @@ def optimize(
     with clock("open"):
         tell("open", 0, 0, "")
         provider = choose(options.provider)  # type: ignore[arg-type]
+        if provider.reason is not None:
+            logging.getLogger(__name__).info("runs on the CPU: %s", provider.reason)
         opened = open_model(model, out, options)
         opened = replace(opened, facts=_sized(opened.facts, opened.original))
     with clock("sample"):
@@ -105,8 +108,6 @@ def _finish(
     carried = judged.comparison.carried if judged.comparison is not None else {}
     rows = [summary.skipped(c) if isinstance(c, Skip) else summary.chain_report(c, options, carried) for c in settled]
     notes = [*found.notes, *judged.notes, *judged.faults]
-    if provider.reason is not None and options.provider == "auto":
-        notes.append(f"ran on the CPU: {provider.reason}")
     if any(not c.ran for c in settled if isinstance(c, Narrowed)) and options.validate:
         notes.append("ONNX Runtime has no kernels for some layers: their errors were computed in float64")
     verdict = summary.validation(judged, found, provider, notes)

@@ -4,6 +4,8 @@
     mixture   x = s g with g ~ N(0, I) and s drawn from a few scales: broad and zero-mean
     empirical rows of a table, drawn without replacement as long as there are enough
 
+and, for the inputs of a whole model, normal inputs whose correlations are read off the weights that they meet first.
+
 Broad zero-mean laws are meant: a uniform box makes most gates deterministic, so that neurons look linear and a refit
 merges what differs on real inputs.
 """
@@ -149,3 +151,37 @@ class Empirical:
     def moments(self) -> None:
         """None: the rows are the law."""
         return None
+
+
+def correlation_root(weights: Array) -> Array | None:
+    """Return a square root of the covariance that first-layer weights suggest for their inputs.
+
+    A trained first layer points where its inputs vary together: the correlation of the weights' columns resembles that of the
+    inputs. With R the correlation matrix of the columns, and each column's liveness l_j = min(1, (v_j - v0) / median)^(1/2), where v_j is its
+    variance and v0 the variance of a column that training left alone, the covariance is (diag(l) R diag(l))^(1/2), of trace d.
+    The square root halves all correlations on a logarithmic scale: the weights exaggerate them.
+
+    Args:
+        weights: Incoming weights of the first layer, shape (n, d).
+
+    Returns:
+        A symmetric matrix M of shape (d, d); g M has that covariance for rows g ~ N(0, I). None where the weights say nothing:
+        fewer than two neurons, no variation, or values that are not finite. O(n d^2 + d^3).
+    """
+    count, size = weights.shape
+    if count < 2 or size < 2 or not np.isfinite(weights).all():
+        return None
+    centred = weights - weights.mean(axis=0)
+    variance = np.mean(centred**2, axis=0)
+    # The usual initialisation is uniform with variance 1 / (3 d); with weight decay even dead columns have less.
+    excess = np.maximum(variance - min(1.0 / (3.0 * size), float(np.quantile(variance, 0.02))), 0.0)
+    middle = float(np.median(excess))
+    if middle <= 0:
+        return None
+    live = np.sqrt(np.minimum(1.0, excess / middle))
+    scaled = centred * (live / np.sqrt(np.where(variance > 0, count * variance, 1.0)))
+    values, vectors = np.linalg.eigh(scaled.T @ scaled)
+    # The covariance is the root of diag(l) R diag(l), and the mixing matrix the root of that.
+    powers = np.maximum(values, 0.0) ** 0.25
+    powers *= np.sqrt(size / float(np.sum(powers**2)))
+    return np.asarray((vectors * powers) @ vectors.T)

@@ -17,7 +17,7 @@ import numpy as np
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.layer import Coreset, HiddenLayer, Neurons, shrink
 
-_PROBES = np.array([-7.3, -2.1, -0.9, -0.31, -0.04, 0.0, 0.02, 0.27, 0.83, 1.9, 3.7, 8.1])
+_PROBES = (-7.3, -2.1, -0.9, -0.31, -0.04, 0.0, 0.02, 0.27, 0.83, 1.9, 3.7, 8.1)
 
 
 def lossless(layer: HiddenLayer) -> Coreset:
@@ -65,7 +65,7 @@ def _merge(layer: HiddenLayer, alive: Array, outgoing: list[Array]) -> None:
     keys = []
     for neurons in {id(n): n for n in _neurons(layer)}.values():
         # An activation that shows no parameters still shows what it does to a few pre-activations.
-        probed = neurons.activation(np.repeat(_PROBES[:, None], layer.width, axis=1)).T
+        probed = neurons.activation(np.repeat(np.array(_PROBES)[:, None], layer.width, axis=1)).T
         keys += [neurons.incoming, neurons.bias[:, None], probed, *_parameters(neurons.activation, layer.width)]
     rows = np.ascontiguousarray(np.concatenate(keys, axis=1) + 0.0)
     packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)

@@ -31,10 +31,10 @@ def standardise(moments: Moments) -> tuple[Array, Array]:
         moments: Moments of p features.
 
     Raises:
-        ValueError: A moment is not finite: some sample made a feature overflow, or not a number.
+        FloatingPointError: A moment is not finite: some sample made a feature overflow, or not a number.
     """
     if not (np.isfinite(moments.mean).all() and np.isfinite(moments.gram).all()):
-        raise ValueError("the features are not finite on every sample")
+        raise FloatingPointError("the features are not finite on every sample")
     variance = np.diag(moments.gram).copy()
     floor = np.finfo(np.float64).eps * max(float(variance.max(initial=0.0)), np.finfo(np.float64).tiny)
     deviation = np.sqrt(np.where(variance > floor, variance, 0.0))

@@ -1,18 +1,20 @@
 """Inputs to run a whole model on: synthetic ones, or a user's.
 
-Synthetic inputs are broad and zero-mean: each sample is s g with g normal and s drawn from a few scales. Integers come from the
-range of the table they index, else from {0, 1}; truth values are fair coins. An unknown first axis holds samples.
+Synthetic inputs are broad and zero-mean: each sample is s g with g normal and s drawn from a few scales. For half of the samples g is
+white, for the other half it has the correlations that the first layer's weights suggest, where there are any. Integers come from
+the range of the table they index, else from {0, 1}; truth values are fair coins. An unknown first axis holds samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.laws import SCALES
 from onnx_coreset.edge.runtime import InputSpec
 from onnx_coreset.errors import UsageError
@@ -43,12 +45,14 @@ class Synthetic:
         specs: The model's inputs.
         shapes: Full shape of each input, by name.
         ranges: Half-open range of the integers that index a table, by name.
+        roots: Root of the covariance of the correlated half, shape (d, d), by name.
         scales: Scales of the mixture.
     """
 
     specs: tuple[InputSpec, ...]
     shapes: Mapping[str, tuple[int, ...]]
     ranges: Mapping[str, tuple[int, int]]
+    roots: Mapping[str, Array] = field(default_factory=dict)
     scales: tuple[float, ...] = SCALES
 
     @property
@@ -76,7 +80,15 @@ class Synthetic:
         # One scale a sample: rows of the first axis, or the whole array where there is no such axis.
         leading = shape[:1] if len(shape) > 1 else ()
         scale = np.asarray(self.scales)[rng.integers(len(self.scales), size=leading)]
-        values = rng.standard_normal(shape) * scale.reshape(leading + (1,) * (len(shape) - len(leading)))
+        values = rng.standard_normal(shape)
+        root = self.roots.get(spec.name)
+        if root is not None and values.size % len(root) == 0:
+            # Whole samples where the root is as large as one, otherwise each row of the last axis.
+            rows = values.reshape(-1, len(root))
+            chosen = rng.random(len(rows)) < 0.5
+            rows[chosen] = rows[chosen] @ root
+            values = rows.reshape(shape)
+        values = values * scale.reshape(leading + (1,) * (len(shape) - len(leading)))
         return np.asarray(values).astype(spec.dtype)
 
 

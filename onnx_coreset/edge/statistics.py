@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -38,7 +39,11 @@ class Samples:
 
 
 def synthetic(
-    session: Session, ranges: Mapping[str, tuple[int, int]], fixed: Mapping[str, tuple[int, ...]], rng: np.random.Generator
+    session: Session,
+    ranges: Mapping[str, tuple[int, int]],
+    fixed: Mapping[str, tuple[int, ...]],
+    rng: np.random.Generator,
+    roots: Mapping[str, Array] = MappingProxyType({}),
 ) -> Synthetic:
     """Return synthetic inputs of shapes that the model runs on.
 
@@ -49,6 +54,7 @@ def synthetic(
         ranges: Half-open range of the integers that index a table, by input name.
         fixed: Shapes that the user gave, by input name.
         rng: Source of the inputs that are tried.
+        roots: Root of a covariance of an input, by name.
 
     Raises:
         RuntimeRefused: No shape runs; the message is the model's own.
@@ -63,7 +69,7 @@ def synthetic(
             while batch > 8 and sum(int(np.prod(shape)) for shape in shapes.values()) > _BATCH_NUMBERS // 16:
                 batch //= 2
                 shapes = _shapes(session.inputs, fixed, size, batch)
-            feeder = Synthetic(session.inputs, shapes, ranges)
+            feeder = Synthetic(session.inputs, shapes, ranges, roots)
             try:
                 session.run(feeder.feed(0, rng))
                 return feeder
@@ -155,6 +161,7 @@ def _fill(
 ) -> dict[str, Samples]:
     """Run until every tensor of the group has `count` rows."""
     parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
+    have = dict.fromkeys(names, 0)
     ranks = {name: values[name].ndim for name in names}
     run = first
     while names:
@@ -165,8 +172,9 @@ def _fill(
             if len(rows) > share:
                 rows = rows[np.sort(rng.choice(len(rows), size=share, replace=False))]
             parts[name].append(rows)
+            have[name] += len(rows)
         run += 1
-        short = [name for name in names if sum(map(len, parts[name])) < count]
+        short = [name for name in names if have[name] < count]
         # A run that gave nothing usable will not give more: one row a run is the least that counts.
         enough = run - first >= count or (feeder.runs is not None and run >= feeder.runs)
         if not short or enough:

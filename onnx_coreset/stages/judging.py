@@ -72,8 +72,9 @@ def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options:
     model, useless = cut(opened.model, coresets, options.constant_inputs)
     reason = "cutting it would not leave fewer parameters in the file"
     chains = tuple(_kept(c, "no-gain", reason) if c.space.name in useless and c.narrower else c for c in chains)
-    if model == opened.model:
-        model = opened.original
+    if not any(chain.narrower for chain in chains):
+        # Nothing was cut: the result is the original, message for message, and there is nothing to judge.
+        return Judged(opened.original, chains, None, True, (), ())
     faults: tuple[str, ...] = ()
     if opened.checked:
         accepted, complaint = check(model)

@@ -6,12 +6,12 @@ Where the error is above eps by more than sampling explains, the layer is widene
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
-from onnx_coreset.core.layer import Coreset, HiddenLayer, whole
+from onnx_coreset.core.layer import Coreset, HiddenLayer, shrink, whole
 from onnx_coreset.core.measure import Errors
 from onnx_coreset.core.methods.base import Method
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused
@@ -86,11 +86,13 @@ def narrow(space: Space, opened: Opened, found: Sources, method: Method, options
     if wanted is not None and wanted >= space.width:
         kept = whole(layer, method.name, options.seed)
         return Narrowed(space, layer, inputs, kept, None, "requested", "the width asked for is the width it has")
-    with np.errstate(over="ignore", invalid="ignore"):
+    try:
         choice = candidates(
             layer, inputs.fit, method, inputs.law, inputs.radius, options, lambda width: stream(options.seed, space.name, width + 8)
         )
         width = least_width(choice, inputs.hold, options) if wanted is None else wanted
+    except FloatingPointError as error:
+        return Skip(space.name, str(error), "non-finite", space.width)
     if width >= space.width:
         kept = whole(layer, method.name, options.seed)
         return Narrowed(space, layer, inputs, kept, None, "eps", f"no narrower width meets eps {options.eps:g}")
@@ -152,15 +154,20 @@ def measure(
         run: Whether to try; otherwise, and where the runtime has no kernels, the error is computed in float64 from the weights
             as they are stored.
     """
-    narrower = shrunk(alone, name, coreset)
     if run:
         try:
-            return local_errors(alone, narrower, provider, inputs.fresh), True
+            return local_errors(alone, shrunk(alone, name, coreset), provider, inputs.fresh), True
         except RuntimeRefused:
             pass
-    layers = []
-    for model in (alone, narrower):
-        document = decode(model)
-        space = next(s for s in spaces(document) if isinstance(s, Space) and s.name == name)
-        layers.append(read(document, space))
-    return computed_errors(layers[0], layers[1], as_float(inputs.fresh)), False
+    document = decode(alone)
+    space = next(s for s in spaces(document) if isinstance(s, Space) and s.name == name)
+    layer = read(document, space)
+    return computed_errors(layer, shrink(layer, _stored(space, coreset)), as_float(inputs.fresh)), False
+
+
+def _stored(space: Space, coreset: Coreset) -> Coreset:
+    """Return a coreset whose numbers are rounded as they will be stored."""
+    kinds = [consumer.dense.stored.dtype for consumer, _ in space.consumers]
+    outgoing = tuple(w.astype(kind).astype(np.float64) for w, kind in zip(coreset.outgoing, kinds, strict=True))
+    constant = tuple(c.astype(kind).astype(np.float64) for c, kind in zip(coreset.constant, kinds, strict=True))
+    return replace(coreset, outgoing=outgoing, constant=constant)

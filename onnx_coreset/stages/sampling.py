@@ -14,18 +14,21 @@ import numpy as np
 
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.layer import HiddenLayer, Neurons
-from onnx_coreset.core.laws import Ball, Empirical, Law
+from onnx_coreset.core.laws import Ball, Empirical, Law, correlation_root
 from onnx_coreset.edge.files import load_arrays
 from onnx_coreset.edge.inputs import Feeder, Given, given
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
 from onnx_coreset.edge.statistics import Samples, collect, synthetic
 from onnx_coreset.errors import UsageError
+from onnx_coreset.graph.first import first_weights
 from onnx_coreset.graph.indices import valid_ranges
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.stages.opening import Opened
 
 FIT, HOLD, FRESH = 0, 1, 2
+_LARGEST_ROOT = 2048
+_MACS = 2 * 10**11
 
 
 @dataclass(frozen=True)
@@ -71,11 +74,16 @@ def stream(seed: int, name: str, stage: int = 0) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(name.encode()), stage])
 
 
-def rows_wanted(options: Options, spaces: tuple[Space, ...]) -> int:
-    """Return how many samples to fit to: as asked, or 4,096, or four a neuron of the widest layer."""
+def rows_wanted(options: Options, opened: Opened) -> int:
+    """Return how many samples to fit to: as asked, or 4,096 or four a neuron of the widest layer, whichever is more.
+
+    Where running the model that often would cost more than about 2e11 multiplications, fewer: down to eight a neuron.
+    """
     if options.samples is not None:
         return options.samples
-    return max(4096, 4 * max((space.width for space in spaces), default=0))
+    widest = max((space.width for space in opened.spaces), default=0)
+    affordable = _MACS // max(opened.facts.macs or 1, 1)
+    return max(4 * widest, min(4096, max(affordable, 8 * widest, 512)))
 
 
 def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
@@ -103,7 +111,7 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     if options.inputs == "ball":
         return Sources(feeder, held_back, {}, notes)
     names = [space.producer.input.name for space in opened.spaces if _reachable(opened, space)]
-    count = rows_wanted(options, opened.spaces)
+    count = rows_wanted(options, opened)
     held = max(64, count // 4)
     try:
         fit = collect(opened.model, provider, names, feeder, count + held, lambda: stream(options.seed, "inputs", FIT), first)
@@ -130,11 +138,18 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
         unknown = sorted(shapes.keys() - {spec.name for spec in session.inputs})
         if unknown:
             raise UsageError(f"--input-shape {unknown[0]}: the inputs are {', '.join(s.name for s in session.inputs)}")
-        return synthetic(session, valid_ranges(opened.document), shapes, stream(options.seed, "inputs", HOLD)), ()
+        ranges, rng = valid_ranges(opened.document), stream(options.seed, "inputs", HOLD)
+        return synthetic(session, ranges, shapes, rng, _roots(opened)), ()
     except RuntimeRefused as refused:
         if options.inputs == "synthetic":
             raise UsageError(f"--inputs synthetic: the model does not run on them: {refused}") from refused
         return None, (f"the model does not run on synthetic inputs ({refused}): its outputs were not compared",)
+
+
+def _roots(opened: Opened) -> dict[str, Array]:
+    """Return, for model inputs that meet a linear layer first, the covariance root that its weights suggest."""
+    found = {name: correlation_root(weights) for name, weights in first_weights(opened.document, _LARGEST_ROOT).items()}
+    return {name: root for name, root in found.items() if root is not None}
 
 
 def _reachable(opened: Opened, space: Space) -> bool:
@@ -157,7 +172,7 @@ def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opene
         options: What was asked.
     """
     name = space.producer.input.name
-    count = rows_wanted(options, opened.spaces)
+    count = rows_wanted(options, opened)
     held = max(64, count // 4)
     if name in found.rows:
         every, fresh = found.rows[name]
