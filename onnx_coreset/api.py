@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import onnx
 
 from onnx_coreset.core.methods import METHODS, Method
@@ -38,6 +39,8 @@ AnyModel = str | os.PathLike[str] | onnx.ModelProto
 Progress = Callable[[str, int, int, str], None]
 
 
+# Weights near the ends of their type overflow on the way to a verdict, which names them; numpy would print warnings.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def optimize(
     model: AnyModel,
     out: str | os.PathLike[str] | None = None,

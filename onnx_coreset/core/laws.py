@@ -64,16 +64,18 @@ class Ball:
         radius: Radius of the ball.
         dimension: Number of inputs d.
         scales: Radii of the mixture, in units of the radius, each at most 1.
+        origin: Where the radius comes from, for a report; "" for nothing to say.
     """
 
     radius: float
     dimension: int
     scales: tuple[float, ...] = SCALES
+    origin: str = ""
 
     @property
     def name(self) -> str:
         """Name for a report."""
-        return f"ball of radius {self.radius:.4g}"
+        return f"ball of radius {self.radius:.4g}" + (f" ({self.origin})" if self.origin else "")
 
     @property
     def domain(self) -> BallDomain:

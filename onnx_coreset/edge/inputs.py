@@ -157,4 +157,20 @@ def _cut(spec: InputSpec, array: NDArray[np.generic], batch: int) -> list[NDArra
         for size, wanted in zip(part.shape, spec.shape, strict=True):
             if isinstance(wanted, int) and wanted > 0 and size != wanted:
                 raise UsageError(f"--inputs: {spec.name} has shape {list(array.shape)}, the model wants {list(spec.shape)}")
-    return [part.astype(spec.dtype) for part in parts]
+    return [_typed(spec, part) for part in parts]
+
+
+def _typed(spec: InputSpec, part: NDArray[np.generic]) -> NDArray[np.generic]:
+    """Return an array in the input's element type, which must hold its numbers up to rounding."""
+    wrong = f"--inputs: {spec.name} holds {part.dtype}, the model wants {spec.type}"
+    if spec.dtype is None or part.dtype.kind not in "biuf":
+        raise UsageError(wrong)
+    if spec.shape and spec.shape[0] != 0 and part.ndim and len(part) == 0:
+        raise UsageError(f"--inputs: {spec.name} holds no sample")
+    with np.errstate(all="ignore"):
+        typed = part.astype(spec.dtype)
+    if spec.dtype.kind in "biu" and part.dtype.kind != "b" and not np.array_equal(typed, part):
+        raise UsageError(f"{wrong} and cannot hold all of its numbers")
+    if spec.dtype.kind not in "biu" and not np.array_equal(np.isfinite(typed.astype(np.float64)), np.isfinite(part)):
+        raise UsageError(f"{wrong}, for which some of its numbers are too large")
+    return typed

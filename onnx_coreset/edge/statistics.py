@@ -6,6 +6,7 @@ the next group of tensors, so that what is collected does not depend on the grou
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -86,11 +87,15 @@ def _shapes(
     """Fill in the unknown axes; axes of one name have one size."""
     firsts = {spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], str)}
     shapes: dict[str, tuple[int, ...]] = {}
+    given = [pair for spec in specs for pair in zip(spec.shape, fixed.get(spec.name, ()), strict=False)]
+    named = {known: size for known, size in given if isinstance(known, str)}
     for spec in specs:
         sizes = []
         for axis, known in enumerate(spec.shape):
             if isinstance(known, int) and known > 0:
                 sizes.append(known)
+            elif isinstance(known, str) and known in named:
+                sizes.append(named[known])
             else:
                 sizes.append(batch if axis == 0 or (isinstance(known, str) and known in firsts) else size)
         shapes[spec.name] = tuple(fixed.get(spec.name, tuple(sizes)))
@@ -139,7 +144,10 @@ def collect(
             if group and total > _BUDGET:
                 break
             group.append(name)
-        found |= _fill(session, group, values, feeder, count, rng, first)
+        # Rows are chosen by a source of each tensor's own: what else is collected does not move them.
+        key = int(generator().integers(2**63))
+        picks = {name: np.random.default_rng([key, zlib.crc32(name.encode())]) for name in group}
+        found |= _fill(session, picks, values, feeder, count, rng, first)
         done = set(group) if group else set(waiting)
         done |= {n for n in waiting if n not in values}
         waiting = [n for n in waiting if n not in done]
@@ -152,14 +160,15 @@ def _inputs(model: onnx.ModelProto) -> set[str]:
 
 def _fill(
     session: Session,
-    names: Sequence[str],
+    picks: Mapping[str, np.random.Generator],
     values: Mapping[str, NDArray[np.generic]],
     feeder: Feeder,
     count: int,
     rng: np.random.Generator,
     first: int,
 ) -> dict[str, Samples]:
-    """Run until every tensor of the group has `count` rows."""
+    """Run until every tensor of the group, the keys of `picks`, has `count` rows."""
+    names = list(picks)
     parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
     have = dict.fromkeys(names, 0)
     ranks = {name: values[name].ndim for name in names}
@@ -170,7 +179,7 @@ def _fill(
             rows = rows[np.isfinite(rows.astype(np.float32) if rows.dtype.kind == "V" else rows).all(axis=1)]
             share = -(-count // _LEAST_RUNS)
             if len(rows) > share:
-                rows = rows[np.sort(rng.choice(len(rows), size=share, replace=False))]
+                rows = rows[np.sort(picks[name].choice(len(rows), size=share, replace=False))]
             parts[name].append(rows)
             have[name] += len(rows)
         run += 1

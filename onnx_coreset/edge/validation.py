@@ -194,7 +194,7 @@ def _gather(
     old, new = before.astype(np.float64), after.astype(np.float64)
     if np.isfinite(old).all() and not np.isfinite(new).all():
         faults[name] = f"{name} has new values that are not finite"
-    old, new = (v.reshape(len(v), -1) if v.ndim > 1 else v.reshape(1, -1) for v in (old, new))
+    old, new = (v.reshape(len(v), int(np.prod(v.shape[1:]))) if v.ndim > 1 else v.reshape(1, -1) for v in (old, new))
     table.before.append(old)
     table.after.append(new)
 

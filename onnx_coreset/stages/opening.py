@@ -89,7 +89,10 @@ def _loaded(
             files.check_output(out, None, options.overwrite)
         if options.report is not None:
             files.check_report(options.report, None, out)
-        return model, FileFacts(bytes=model.ByteSize())
+        # A copy: the result may be the original itself, and what the caller does to that is not done to the caller's model.
+        own = onnx.ModelProto()
+        own.CopyFrom(model)
+        return own, FileFacts(bytes=own.ByteSize())
     if out is not None:
         files.check_output(out, model, options.overwrite)
     loaded = files.load(model)

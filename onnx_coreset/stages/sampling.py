@@ -81,7 +81,9 @@ def rows_wanted(options: Options, opened: Opened) -> int:
     """
     if options.samples is not None:
         return options.samples
-    widest = max((space.width for space in opened.spaces), default=0)
+    # Those left out by --exclude count too: leaving one out moves no other.
+    taken = [place.width for place in opened.places if isinstance(place, Space) or place.code == "excluded"]
+    widest = max((width for width in taken if width is not None), default=0)
     affordable = _MACS // max(opened.facts.macs or 1, 1)
     return max(4 * widest, min(4096, max(affordable, 8 * widest, 512)))
 
@@ -141,8 +143,9 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
         ranges, rng = valid_ranges(opened.document), stream(options.seed, "inputs", HOLD)
         return synthetic(session, ranges, shapes, rng, _roots(opened)), ()
     except RuntimeRefused as refused:
-        if options.inputs == "synthetic":
-            raise UsageError(f"--inputs synthetic: the model does not run on them: {refused}") from refused
+        if options.inputs == "synthetic" or options.input_shape:
+            flag = "--input-shape" if options.input_shape else "--inputs synthetic"
+            raise UsageError(f"{flag}: the model does not run on such inputs: {refused}") from refused
         return None, (f"the model does not run on synthetic inputs ({refused}): its outputs were not compared",)
 
 
@@ -196,11 +199,14 @@ def _ball(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, opti
     inputs = {tensor.name for tensor in opened.document.graph.inputs}
     given_radius = options.radius if name in inputs and options.radius is not None else None
     known = given_radius if given_radius is not None else found.radii.get(name)
-    ball = Ball(known if known is not None else float(np.sqrt(size)), size)
+    origin = "no radius is known: the root of d" if known is None else "given" if given_radius is not None else "propagated"
+    ball = Ball(known if known is not None else float(np.sqrt(size)), size, origin=origin)
     if known is not None:
         for readout, (consumer, _) in zip(layer.readouts, space.consumers, strict=True):
             if isinstance(readout.features, Neurons):
-                found.radii[consumer.hidden.name] = propagated(readout.features, ball.radius)
+                reach = propagated(readout.features, ball.radius)
+                if np.isfinite(reach):
+                    found.radii[consumer.hidden.name] = reach
     return ball
 
 
