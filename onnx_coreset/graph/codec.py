@@ -159,6 +159,8 @@ def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -
             _store(edited[message.name], message)
     lost = [i for i, t in enumerate(graph.initializer) if t.name in read_before and t.name not in used]
     gone = {graph.initializer[i].name for i in lost}
+    made = {t.name for node in scope.graph.nodes for t in node.outputs}
+    gone |= {name for node in graph.node for name in node.output} - made
     for index in reversed(lost):
         del graph.initializer[index]
     for field in (graph.input, graph.value_info) if gone else ():

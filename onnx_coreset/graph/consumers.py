@@ -12,8 +12,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.graph.dense import STANDARD, Dense, dense
+from onnx_coreset.graph.dense import GEMMS, STANDARD, Dense, dense
 from onnx_coreset.graph.document import Document, Numbers
+from onnx_coreset.graph.producers import varies
 from onnx_coreset.graph.rules import Value
 from onnx_coreset.graph.skip import Stop
 
@@ -37,7 +38,7 @@ class Bias:
 
 @dataclass(frozen=True)
 class Consumer:
-    """A Gemm or MatMul as a reader of neurons.
+    """A linear operator as a reader of neurons.
 
     Attributes:
         dense: The matrix product.
@@ -67,16 +68,18 @@ class Consumer:
             assert shape is not None
             return Bias(node, 2, self.dense.beta, shape)
         after = self.dense.output
+        if self.dense.fused is not None:
+            return None
         if len(after.outputs) != 1 or document.is_output(after):
             return None
         reader = after.outputs[0]
         if reader.op not in ("Add", "Sub") or reader.domain not in STANDARD or len(reader.inputs) != 2:
             return None
         index = 1 if reader.inputs[0] is after else 0
-        shape = document.constant_shape(reader.inputs[index])
-        if shape is None or (reader.op == "Sub" and index == 0) or any(n != 1 for n in shape[:-1]):
+        shape, axis = document.constant_shape(reader.inputs[index]), self.dense.axes.axis
+        if shape is None or (reader.op == "Sub" and index == 0) or varies(shape, axis):
             return None
-        if shape and shape[-1] not in (1, self.outputs):
+        if len(shape) >= -axis and shape[axis] not in (1, self.outputs):
             return None
         if document.scope_of(reader) is not document.scope_of(node):
             return None
@@ -87,7 +90,7 @@ class Consumer:
         bias = self.bias()
         constant = np.zeros(self.outputs)
         if bias is not None:
-            constant = constant + np.multiply(bias.factor, _first_row(self._stored(bias)))
+            constant = constant + np.multiply(bias.factor, _first_row(self._stored(bias), self.dense.axes.axis))
         return self.dense.matrix(), constant
 
     def write(self, outgoing: Array, constant: Array, kept: Indices) -> None:
@@ -102,7 +105,7 @@ class Consumer:
         document, dense = self.dense.document, self.dense
         if np.array_equal(outgoing, weights[:, kept]):
             if kept.size != weights.shape[1]:
-                document.assign(dense.node, dense.weight, np.take(dense.stored, kept, axis=dense.in_axis))
+                document.assign(dense.node, dense.weight, np.take(dense.stored, kept, axis=dense.axes.in_axis))
         else:
             document.assign(dense.node, dense.weight, dense.store(outgoing))
         if not np.array_equal(constant, before):
@@ -117,19 +120,20 @@ class Consumer:
         document, node = self.dense.document, self.dense.node
         bias, dtype = self.bias(), self.dense.stored.dtype
         if bias is not None:
-            stored = self._stored(bias)
-            leading = stored.shape[:-1]
-            if all(size == 1 for size in leading):
-                values = np.divide(constant, bias.factor).reshape(*leading, self.outputs)
-            else:
-                differences = stored.astype(np.float64) - _first_row(stored)
-                values = differences + np.divide(constant, bias.factor)
+            stored, axis = self._stored(bias), self.dense.axes.axis
+            values: Array = self.dense.along(np.divide(constant, bias.factor)).astype(np.float64)
+            if varies(tuple(stored.shape), axis):
+                first = _first_row(stored, axis)
+                old = self.dense.along(np.broadcast_to(first, constant.shape)).astype(np.float64)
+                values = (stored.astype(np.float64) - old) + values
+            elif stored.ndim > values.ndim:
+                values = values.reshape(*[1] * (stored.ndim - values.ndim), *values.shape)
             document.assign(bias.node, bias.index, values.astype(stored.dtype))
-        elif node.op == "Gemm" and self.dense.bias_input() is None:
+        elif node.op in GEMMS and self.dense.bias_input() is None:
             node.attrs["beta"] = 1.0
-            document.assign(node, 2, constant.astype(dtype))
+            document.assign(node, 2, self.dense.along(constant.astype(dtype)))
         else:
-            self._insert_add(constant.astype(dtype))
+            self._insert_add(self.dense.along(constant.astype(dtype)))
 
     def _insert_add(self, constant: Numbers) -> None:
         """Add `constant` behind the product; the sum takes over the product's name."""
@@ -145,10 +149,10 @@ class Consumer:
         scope.graph.nodes.insert(next(i for i, n in enumerate(scope.graph.nodes) if n is node) + 1, added)
 
 
-def _first_row(numbers: Numbers) -> Array:
+def _first_row(numbers: Numbers, axis: int) -> Array:
     """Return what a bias of any broadcastable shape adds to the first row, shape (k,), (1,) or ()."""
-    row = numbers[(0,) * (numbers.ndim - 1)] if numbers.ndim else numbers
-    return np.asarray(row, dtype=np.float64)
+    place = tuple(slice(None) if index - numbers.ndim == axis else 0 for index in range(numbers.ndim))
+    return np.asarray(numbers[place], dtype=np.float64)
 
 
 def consumer(document: Document, node: gs.Node, inside: dict[int, Value]) -> Consumer | Stop | None:
@@ -162,10 +166,13 @@ def consumer(document: Document, node: gs.Node, inside: dict[int, Value]) -> Con
     Returns:
         The consumer; a Stop where it is a linear operator that cannot be used; None where it is something else.
     """
-    product = dense(document, node)
+    if node.op.startswith("QLinear"):
+        return Stop("quantized", f"{node.op} is quantized: prune first, then quantize")
+    ranks = {v.rank if v.rank is not None else 2 if v.axis < -1 else None for i, v in inside.items() if i < 2}
+    product = dense(document, node, ranks.pop() if len(ranks) == 1 else None)
     if product is None or isinstance(product, Stop):
         return product
-    if set(inside) != {product.data} or inside[product.data].axis != -1:
+    if set(inside) != {product.data} or inside[product.data].axis != product.axes.data_axis:
         return Stop("reshape", f"{node.op} sums over another axis than the neurons")
     third = product.third()
     if third is not None and document.constant_shape(third) is None:

@@ -73,7 +73,8 @@ def _doubtful(document: Document, coresets: Mapping[str, Coreset]) -> list[set[s
     for space in spaces(document):
         if not isinstance(space, Space) or space.name not in coresets:
             continue
-        shared = {id(node.inputs[i]) for node, i in space.slots() if document.shared(node, i)}
+        slots = [(document.source(node.inputs[i]), document.shared(node, i)) for node, i in space.slots()]
+        shared = {id(source.root) for source, others in slots if source is not None and others}
         if not shared and not _inserts(space, coresets[space.name]):
             continue
         members = {space.name}

@@ -1,11 +1,16 @@
-"""The matrix product of a Gemm or MatMul node, wherever its operands stand.
+"""The matrix product of a linear operator, wherever its operands stand.
 
-Gemm     Y = alpha A B + beta C     B is (d, n), or (n, d) with transB; alpha belongs to the weights
-MatMul   Y = A B                    B is (d, n), with leading axes of size one allowed
+Gemm, FusedGemm           Y = alpha A B + beta C, an activation after it in FusedGemm
+MatMul, FusedMatMul       Y = alpha A B, leading axes of size one allowed in the weights
+Einsum                    a sum over one letter of the data and of a matrix
+
+Either of A and B may hold the weights, and either may be transposed. What the product adds to its data is described by
+axes counted from the end: which axis of the data it sums over, and which axis of the result its outputs run along.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,8 +19,60 @@ import onnx_graphsurgeon as gs
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.graph.document import Document, Numbers
 from onnx_coreset.graph.skip import Stop
+from onnx_coreset.graph.sources import is_float, moving_node
 
 STANDARD = (None, "", "ai.onnx")
+MICROSOFT = "com.microsoft"
+GEMMS = ("Gemm", "FusedGemm")
+_PRODUCTS = frozenset(
+    {("", "Gemm"), ("", "MatMul"), ("", "Einsum")}
+    | {(MICROSOFT, op) for op in ("FusedGemm", "FusedMatMul", "TransposeMatMul")}
+)
+_QUANTIZED = frozenset(
+    "MatMulInteger QLinearMatMul ConvInteger QLinearConv QGemm MatMulNBits MatMulBnb4 MatMulFpQ4 "
+    "DynamicQuantizeMatMul MatMulIntegerToFloat DynamicQuantizeLSTM QAttention".split()
+)
+_DEQUANTIZERS = frozenset(
+    "DequantizeLinear QuantizeLinear DequantizeBFP DequantizeWithOrder Quant BipolarQuant Trunc".split()
+)
+_ACTIVATIONS = {
+    **{name: () for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")},
+    **{name: ("alpha",) for name in ("LeakyRelu", "ThresholdedRelu", "Elu", "Celu")},
+    "HardSigmoid": ("alpha", "beta"),
+    "Selu": ("alpha", "gamma"),
+}
+
+
+@dataclass(frozen=True)
+class Axes:
+    """Where outputs and inputs run, counted from the end.
+
+    Attributes:
+        out_axis: Axis of the weights that the outputs run along.
+        in_axis: Axis of the weights that is summed over.
+        axis: Axis of the result that the outputs run along.
+        data_axis: Axis of the data that is summed over.
+        rank: Number of axes the operator wants its data to have, or None for any.
+    """
+
+    out_axis: int
+    in_axis: int
+    axis: int = -1
+    data_axis: int = -1
+    rank: int | None = None
+
+
+@dataclass(frozen=True)
+class Fused:
+    """An activation inside a linear operator.
+
+    Attributes:
+        op: The standard operator it equals.
+        attributes: That operator's attributes, sorted by name.
+    """
+
+    op: str
+    attributes: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -24,19 +81,19 @@ class Dense:
 
     Attributes:
         document: The model it is in.
-        node: The Gemm or MatMul node.
+        node: The node.
         data: Index of the data input.
         weight: Index of the weight input.
-        out_axis: Axis of the weights (from the end) that the outputs run along.
-        in_axis: Axis of the weights (from the end) that is summed over.
+        axes: Where outputs and inputs run.
+        fused: The activation that the node applies to the product, or None.
     """
 
     document: Document
     node: gs.Node
     data: int
     weight: int
-    out_axis: int
-    in_axis: int
+    axes: Axes
+    fused: Fused | None = None
 
     @property
     def output(self) -> gs.Tensor:
@@ -45,7 +102,7 @@ class Dense:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the stored weights."""
+        """Shape of the weights as the node reads them."""
         shape = self.document.constant_shape(self.node.inputs[self.weight])
         assert shape is not None
         return shape
@@ -53,17 +110,17 @@ class Dense:
     @property
     def outputs(self) -> int:
         """Number of outputs."""
-        return self.shape[self.out_axis]
+        return self.shape[self.axes.out_axis]
 
     @property
     def inputs(self) -> int:
         """Number of inputs."""
-        return self.shape[self.in_axis]
+        return self.shape[self.axes.in_axis]
 
     @property
     def alpha(self) -> float:
         """Factor of the weights."""
-        return float(self.node.attrs.get("alpha", 1.0)) if self.node.op == "Gemm" else 1.0
+        return float(self.node.attrs.get("alpha", 1.0)) if self.node.op not in ("MatMul", "Einsum") else 1.0
 
     @property
     def beta(self) -> float:
@@ -72,7 +129,7 @@ class Dense:
 
     @property
     def stored(self) -> Numbers:
-        """The weights as they are stored."""
+        """The weights as the node reads them."""
         numbers = self.document.constant(self.node.inputs[self.weight])
         assert numbers is not None
         return numbers
@@ -80,54 +137,152 @@ class Dense:
     def matrix(self) -> Array:
         """Return the weights as (outputs, inputs), float64, alpha included."""
         flat = self.stored.reshape(self.shape[-2:]).astype(np.float64)
-        return np.multiply(flat if self.out_axis == -2 else flat.T, self.alpha)
+        return np.multiply(flat if self.axes.out_axis == -2 else flat.T, self.alpha)
 
     def store(self, matrix: Array) -> Numbers:
-        """Return `matrix` (outputs, inputs) as it would be stored: alpha taken out, transposed, in the dtype."""
+        """Return `matrix` (outputs, inputs) as the node would read it: alpha taken out, transposed, in the dtype."""
         plain = matrix / self.alpha
-        laid = plain if self.out_axis == -2 else plain.T
+        laid = plain if self.axes.out_axis == -2 else plain.T
         stored = self.stored
         return laid.reshape(*stored.shape[:-2], *laid.shape).astype(stored.dtype)
 
     def third(self) -> gs.Tensor | None:
         """Return the Gemm's bias input, or None where it has none; with beta = 0 only its shape matters."""
         inputs = self.node.inputs
-        return inputs[2] if self.node.op == "Gemm" and len(inputs) > 2 and inputs[2].name else None
+        return inputs[2] if self.node.op in GEMMS and len(inputs) > 2 and inputs[2].name else None
 
     def bias_input(self) -> gs.Tensor | None:
         """Return the Gemm's bias input, or None where it has none or ignores it."""
         return self.third() if self.beta != 0 else None
 
+    def along(self, values: Numbers) -> Numbers:
+        """Return `values` (k,) shaped so that, added to the result, they run along its outputs."""
+        return values.reshape(-1, *[1] * (-1 - self.axes.axis))
 
-def dense(document: Document, node: gs.Node) -> Dense | Stop | None:
+
+def dense(document: Document, node: gs.Node, rank: int | None = None) -> Dense | Stop | None:
     """Return the matrix product that `node` is.
 
     Args:
         document: The model.
         node: Any node.
+        rank: Number of axes of the data, where the caller knows it; otherwise the declared shape is asked.
 
     Returns:
         The product; a Stop where it is one whose weights cannot be used; None where the node is something else.
     """
-    if node.domain not in STANDARD or node.op not in ("Gemm", "MatMul") or len(node.inputs) < 2:
+    if node.op in _QUANTIZED:
+        return Stop("quantized", f"{node.op} is quantized: prune first, then quantize")
+    domain = "" if node.domain in STANDARD else node.domain
+    if (domain, node.op) not in _PRODUCTS or len(node.inputs) < 2:
         return None
     shapes = [document.constant_shape(tensor) for tensor in node.inputs[:2]]
     if all(shape is not None for shape in shapes):
         return None
-    if shapes[1] is None:
-        for tensor in node.inputs[:2]:
-            if tensor.name in document.overridable:
-                return Stop("overridable", f"the weight {tensor.name} is also a model input that a caller may replace")
-        if shapes[0] is not None and len(shapes[0]) >= 2:
-            return Stop("operator", f"the weights of {node.op} stand on the left of its data")
-        return Stop("dynamic-weight", f"the weights of {node.op} are computed at run time")
-    shape = shapes[1]
-    if len(shape) < 2 or any(size != 1 for size in shape[:-2]) or 0 in shape:
-        return Stop("dynamic-weight", f"the weights of {node.op} are not a matrix, but of shape {list(shape)}")
-    transposed = bool(node.attrs.get("transB", 0)) if node.op == "Gemm" else False
-    if node.op == "Gemm" and (node.attrs.get("transA", 0) or float(node.attrs.get("alpha", 1.0)) == 0.0):
-        return Stop("operator", "the Gemm transposes its data or ignores its weights")
-    product = Dense(document, node, 0, 1, *((-2, -1) if transposed else (-1, -2)))
-    if product.stored.dtype.kind != "f" and product.stored.dtype.name != "bfloat16":
-        return Stop("dtype", f"the weights of {node.op} are {product.stored.dtype}, not floating point")
+    if all(shape is None for shape in shapes):
+        return _no_weights(document, node)
+    weight = 1 if shapes[1] is not None else 0
+    data = node.inputs[1 - weight]
+    shape = shapes[weight]
+    if shape is None or len(shape) < 2 or any(size != 1 for size in shape[:-2]) or 0 in shape:
+        return Stop("dynamic-weight", f"the weights of {node.op} are not a matrix, but of shape {list(shape or ())}")
+    if node.op != "MatMul" and float(node.attrs.get("alpha", 1.0)) == 0.0:
+        return Stop("operator", f"the {node.op} ignores its weights")
+    if rank is None and data.shape is not None:
+        rank = len(data.shape)
+    axes = _einsum(node, weight, shape) if node.op == "Einsum" else _axes(node, weight, rank)
+    if isinstance(axes, Stop):
+        return axes
+    fused = _fused(node)
+    if isinstance(fused, Stop):
+        return fused
+    product = Dense(document, node, 1 - weight, weight, axes, fused)
+    source = document.source(node.inputs[weight])
+    assert source is not None
+    if not is_float(source.dtype):
+        return Stop("dtype", f"the weights of {node.op} are {source.dtype}, not floating point")
     return product
+
+
+def _no_weights(document: Document, node: gs.Node) -> Stop:
+    """Return why neither operand is a constant."""
+    for tensor in node.inputs[:2]:
+        while (between := moving_node(tensor)) is not None:
+            tensor = between.inputs[0]
+        if tensor.name in document.overridable:
+            return Stop("overridable", f"the weight {tensor.name} is also a model input that a caller may replace")
+    for tensor in node.inputs[1:2]:
+        while (between := moving_node(tensor)) is not None:
+            tensor = between.inputs[0]
+        writer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+        if writer is not None and writer.op in _DEQUANTIZERS and _stored(document, writer):
+            return Stop("quantized", f"the weights of {node.op} are quantized: prune first, then quantize")
+    return Stop("dynamic-weight", f"the weights of {node.op} are computed at run time")
+
+
+def _stored(document: Document, node: gs.Node) -> bool:
+    """Return whether a chain of quantizing nodes begins at a constant."""
+    tensor = node.inputs[0]
+    if document.constant_shape(tensor) is not None:
+        return True
+    writer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
+    return writer is not None and writer.op in _DEQUANTIZERS and _stored(document, writer)
+
+
+def _axes(node: gs.Node, weight: int, rank: int | None) -> Axes | Stop:
+    """Return the axes of a Gemm or MatMul."""
+    gemm = node.op in GEMMS
+    plain = node.op == "MatMul"
+    left, right = (not plain and bool(node.attrs.get(name, 0)) for name in ("transA", "transB"))
+    if any(node.attrs.get(name, 0) for name in ("transBatchA", "transBatchB")) and not plain:
+        return Stop("operator", f"the {node.op} moves the batch axes of its operands")
+    wanted = 2 if gemm else None
+    if weight == 1:
+        out_axis, in_axis = (-2, -1) if right else (-1, -2)
+        if left and not gemm and (rank is None or rank < 2):
+            return Stop("operator", f"the {node.op} transposes data of unknown rank")
+        return Axes(out_axis, in_axis, -1, -2 if left else -1, wanted)
+    out_axis, in_axis = (-1, -2) if left else (-2, -1)
+    if not gemm and rank is None:
+        return Stop("operator", f"the weights of {node.op} stand on the left of data of unknown rank")
+    if not gemm and rank == 1:
+        return Stop("operator", f"the {node.op} transposes a vector") if right else Axes(out_axis, in_axis, rank=1)
+    return Axes(out_axis, in_axis, -2, -1 if right else -2, wanted)
+
+
+def _einsum(node: gs.Node, weight: int, shape: tuple[int, ...]) -> Axes | Stop:
+    """Return the axes of an Einsum that is a matrix product: one letter summed over, one letter made."""
+    equation = str(node.attrs.get("equation", "")).replace(" ", "")
+    stop = Stop("operator", f"the Einsum {equation} is not a product of its data with a matrix")
+    match = re.fullmatch(r"(\.{3})?([A-Za-z]*),(\.{3})?([A-Za-z]*)->(\.{3})?([A-Za-z]*)", equation)
+    if match is None or len(node.inputs) != 2 or len(shape) != 2:
+        return stop
+    dots, terms = (match[1], match[3], match[5]), (match[2], match[4])
+    data, matrix, result = terms[1 - weight], terms[weight], match[6]
+    if dots[weight] or bool(dots[1 - weight]) != bool(dots[2]) or any(len(set(t)) != len(t) for t in (*terms, result)):
+        return stop
+    summed = [letter for letter in matrix if letter in data and letter not in result]
+    made = [letter for letter in matrix if letter in result and letter not in data]
+    if len(matrix) != 2 or len(summed) != 1 or len(made) != 1:
+        return stop
+    if [c for c in data if c != summed[0]] != [c for c in result if c != made[0]]:
+        return stop
+    return Axes(
+        matrix.index(made[0]) - 2,
+        matrix.index(summed[0]) - 2,
+        result.index(made[0]) - len(result),
+        data.index(summed[0]) - len(data),
+        None if dots[2] else len(data),
+    )
+
+
+def _fused(node: gs.Node) -> Fused | Stop | None:
+    """Return the activation inside a FusedGemm."""
+    name = str(node.attrs.get("activation", "")) if node.op == "FusedGemm" else ""
+    if not name:
+        return None
+    wanted = _ACTIVATIONS.get(name)
+    given = {key: node.attrs.get(f"activation_{key}") for key in wanted or ()}
+    if wanted is None or any(value is None for value in given.values()):
+        return Stop("operator", f"the activation {name} inside {node.op} is unknown or lacks its parameters")
+    return Fused(name, tuple((key, float(value)) for key, value in sorted(given.items()) if value is not None))

@@ -12,11 +12,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
-Numbers = NDArray[np.generic]
+from onnx_coreset.graph.sources import Change, Move, Numbers, Source, move, moving_node
+
+__all__ = ["Document", "Numbers", "Origin", "Scope", "Shape", "constant_node"]
+
 Shape = tuple[int | str | None, ...]
+
+_KINDS = frozenset(helper.get_all_tensor_dtypes())
 
 
 @dataclass(frozen=True)
@@ -96,11 +100,57 @@ class Document:
         """Return the numbers of a constant tensor in its own dtype, or None where they are only known at run time.
 
         Args:
-            tensor: An initializer, or the output of a Constant node.
+            tensor: An initializer, the output of a Constant node, or what nodes that only move it make of either.
         """
-        if isinstance(tensor, gs.Constant):
-            if tensor.name in self.overridable:
+        source = self.source(tensor)
+        if source is None:
+            return None
+        stored = self._stored(source.root)
+        return None if stored is None else source.forward(stored)
+
+    def constant_shape(self, tensor: gs.Tensor) -> tuple[int, ...] | None:
+        """Return the shape of a constant tensor without reading its numbers, or None where it is not constant."""
+        source = self.source(tensor)
+        return None if source is None else source.shape
+
+    def source(self, tensor: gs.Tensor) -> Source | None:
+        """Return where the numbers of a constant tensor are stored, or None where they are only known at run time."""
+        nodes: list[gs.Node] = []
+        while (node := moving_node(tensor)) is not None:
+            nodes.append(node)
+            tensor = node.inputs[0]
+        held = self._held(tensor)
+        if held is None:
+            return None
+        shape, dtype = held
+        moves: list[Move] = []
+        for node in reversed(nodes):
+            step = move(node, shape, dtype, self.constant)
+            if step is None:
                 return None
+            moves.append(step)
+            shape, dtype = step.after, step.dtype
+        return Source(tensor, tuple(moves), shape, dtype)
+
+    def _held(self, tensor: gs.Tensor) -> tuple[tuple[int, ...], np.dtype[np.generic]] | None:
+        """Return shape and dtype of an initializer or of a Constant node's output, or None."""
+        if isinstance(tensor, gs.Constant) and tensor.name in self.overridable:
+            return None
+        node = constant_node(tensor)
+        held = tensor if node is None else node.attrs.get("value")
+        if isinstance(held, gs.Constant):
+            if isinstance(held._values, np.ndarray):
+                return tuple(held._values.shape), held._values.dtype
+            origin = self.constants.get(id(held))
+            if origin is None or origin.data_type not in _KINDS:
+                return None
+            return tuple(int(d) for d in held.shape), np.dtype(helper.tensor_dtype_to_np_dtype(origin.data_type))
+        numbers = self._stored(tensor)
+        return None if numbers is None else (tuple(numbers.shape), numbers.dtype)
+
+    def _stored(self, tensor: gs.Tensor) -> Numbers | None:
+        """Return the numbers of an initializer or of a Constant node's output."""
+        if isinstance(tensor, gs.Constant):
             if isinstance(tensor._values, np.ndarray):
                 return tensor._values
             origin = self.constants.get(id(tensor))
@@ -110,21 +160,11 @@ class Document:
             return None
         held = node.attrs.get("value")
         if isinstance(held, gs.Constant):
-            return self.constant(held)
+            return self._stored(held)
         for name, dtype in (("value_float", "f4"), ("value_floats", "f4"), ("value_int", "i8"), ("value_ints", "i8")):
             if name in node.attrs:
                 return np.asarray(node.attrs[name], dtype=dtype)
         return None
-
-    def constant_shape(self, tensor: gs.Tensor) -> tuple[int, ...] | None:
-        """Return the shape of a constant tensor without reading its numbers, or None where it is not constant."""
-        if isinstance(tensor, gs.Constant):
-            return None if tensor.name in self.overridable else tuple(int(d) for d in tensor.shape)
-        node = constant_node(tensor)
-        if node is not None and isinstance(node.attrs.get("value"), gs.Constant):
-            return tuple(int(d) for d in node.attrs["value"].shape)
-        numbers = self.constant(tensor)
-        return None if numbers is None else tuple(numbers.shape)
 
     def fresh(self, stem: str) -> str:
         """Return a name that nothing in the model has, made from `stem`, and reserve it."""
@@ -136,39 +176,75 @@ class Document:
         return name
 
     def shared(self, node: gs.Node, index: int) -> bool:
-        """Return whether anything but input `index` of `node` reads that input's numbers."""
-        tensor = node.inputs[index]
-        return len(tensor.outputs) > 1 or self.is_output(tensor)
+        """Return whether anything but input `index` of `node` reads that input's numbers, moved or not."""
+        source = self.source(node.inputs[index])
+        between = () if source is None else (source.root, *(step.node.inputs[0] for step in source.moves))
+        return any(len(t.outputs) > 1 or self.is_output(t) for t in (node.inputs[index], *between))
 
     def assign(self, node: gs.Node, index: int, numbers: Numbers) -> None:
         """Make `numbers` the constant that input `index` of `node` reads.
 
-        A constant with other readers is left to them, and `node` gets a copy of its own under a fresh name.
+        A stored constant is edited in place, through the nodes that move it. One with other readers is left to them, and
+        `node` gets a constant of its own under a fresh name; nodes that made only the old one are removed.
 
         Args:
             node: The reader.
             index: Which of its inputs, or one past the end; what is no constant is left alone, and replaced here.
-            numbers: The new values, in the dtype to be stored.
+            numbers: The new values, in the dtype of the tensor read; one that is stored in another keeps that.
         """
         numbers = np.ascontiguousarray(numbers).reshape(numbers.shape)
         tensor = node.inputs[index] if index < len(node.inputs) else None
-        if tensor is None or self.constant_shape(tensor) is None:
+        source = None if tensor is None else self.source(tensor)
+        if tensor is None or source is None:
             stem = f"{node.outputs[0].name}_constant"
             self.attach(node, index, gs.Constant(self.fresh(stem), numbers))
-        elif self.shared(node, index):
+            return
+        found = None if self.shared(node, index) else source.backward(numbers, self.constant)
+        if found is None:
             self.attach(node, index, gs.Constant(self.fresh(tensor.name), numbers))
-        elif isinstance(tensor, gs.Constant):
-            tensor.values = numbers
+            self._release(tensor)
+            return
+        stored, changes = found
+        self._replace(source.root, np.ascontiguousarray(stored).reshape(stored.shape))
+        self._adapt(changes)
+
+    @staticmethod
+    def _replace(root: gs.Tensor, numbers: Numbers) -> None:
+        """Store `numbers` in an initializer or a Constant node."""
+        if isinstance(root, gs.Constant):
+            root.values = numbers
+            return
+        holder = constant_node(root)
+        assert holder is not None
+        held = holder.attrs.get("value")
+        if isinstance(held, gs.Constant):
+            held.values = numbers
         else:
-            holder = constant_node(tensor)
-            assert holder is not None
-            held = holder.attrs.get("value")
-            if isinstance(held, gs.Constant):
-                held.values = numbers
-            else:
-                holder.attrs.clear()
-                holder.attrs["value"] = gs.Constant(tensor.name, numbers)
-            tensor.shape = list(numbers.shape)
+            holder.attrs.clear()
+            holder.attrs["value"] = gs.Constant(root.name, numbers)
+        root.shape = list(numbers.shape)
+
+    def _adapt(self, changes: tuple[Change, ...]) -> None:
+        """Tell the nodes between a constant and its reader the sizes it now has."""
+        for change in changes:
+            if change.target is not None:
+                self.assign(change.node, 1, np.asarray(change.target, dtype=np.int64))
+            if change.node.outputs[0].shape is not None:
+                change.node.outputs[0].shape = list(change.shape)
+
+    def _release(self, tensor: gs.Tensor) -> None:
+        """Remove the nodes that made the constant `tensor`, as far as nothing else reads what they make."""
+        writer = moving_node(tensor) or constant_node(tensor)
+        if writer is None or tensor.outputs or self.is_output(tensor):
+            return
+        scope = self.scope_of(writer)
+        assert scope is not None
+        del scope.graph.nodes[next(i for i, n in enumerate(scope.graph.nodes) if n is writer)]
+        read = list(writer.inputs)
+        writer.inputs.clear()
+        writer.outputs.clear()
+        for other in read:
+            self._release(other)
 
     @staticmethod
     def attach(node: gs.Node, index: int, tensor: gs.Tensor) -> None:

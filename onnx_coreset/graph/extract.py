@@ -23,26 +23,28 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
     Args:
         document: An unedited document.
         space: A space of it.
-        rank: Number of axes of the layer's input.
+        rank: Number of axes of the layer's input, where its operators take any.
 
     Returns:
         A model with the layer's own nodes and constants, but of a bias that differs between rows the first row alone.
-        O(parameters of the layer).
+        Inputs and outputs run along the last axis, transposed where the layer has them along another. O(parameters of
+        the layer).
     """
     scope = document.scope_of(space.producer.dense.node)
     assert scope is not None
+    rank = space.input_rank or rank
     members = {id(node) for node in space.nodes()}
     nodes = [node for node in scope.graph.nodes if id(node) in members]
     graph = onnx.GraphProto(name="layer")
     source = space.producer.input
-    # A bias with a row for each of the model's samples fits no other number of samples: the first row stands for all.
-    by_row = {id(bias) for bias in _biases(space) if len(document.constant_shape(bias) or ()) == 2}
+    by_row = {id(bias): place for bias, place in _biases(space)}
+    fused = {id(c.dense.node) for c, _ in space.consumers if c.dense.fused is not None}
     made = {id(t) for node in nodes for t in node.outputs}
     for node in nodes:
         for tensor in node.inputs:
             if tensor.name and tensor is not source and id(tensor) not in made:
-                _constant(document, tensor, graph, id(tensor) in by_row)
-        graph.node.add().CopyFrom(_message(document, node))
+                _constant(document, tensor, graph, by_row.get(id(tensor)))
+        graph.node.add().CopyFrom(_plain(_message(document, node)) if id(node) in fused else _message(document, node))
     kind = helper.np_dtype_to_tensor_dtype(space.producer.dense.stored.dtype)
     axes = [f"axis_{i}" for i in range(rank - 1)]
     graph.input.append(helper.make_tensor_value_info(source.name, kind, [*axes, space.producer.dense.inputs]))
@@ -51,13 +53,45 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
         graph.output.append(helper.make_tensor_value_info(consumer.output.name, given, None))
     if rank == space.producer.rank:
         # A MatMul's rank stands nowhere else. Its other sizes are the model's, not those of the inputs to come.
-        free: list[int | str | None] = [None] * (rank - 1)
-        shape = [*free, space.width]
+        shape: list[int | str | None] = [None] * rank
+        shape[space.producer.axis] = space.width
         graph.value_info.append(helper.make_tensor_value_info(space.producer.output.name, kind, shape))
+    _turn(document, space, graph, rank)
     model = onnx.ModelProto(ir_version=max(document.proto.ir_version, _OLDEST_IR))
     model.opset_import.extend(document.proto.opset_import)
     model.graph.CopyFrom(graph)
     return model
+
+
+def _turn(document: Document, space: Space, graph: onnx.GraphProto, rank: int) -> None:
+    """Transpose inputs and outputs that run along another axis than the last."""
+    source, turned = graph.input[0], space.input_axis
+    if turned != -1:
+        graph.input[0].name = _unused(document, source.name)
+        order = [*range(rank - 1)]
+        order.insert(rank + turned, rank - 1)
+        name = space.producer.input.name
+        graph.node.insert(0, helper.make_node("Transpose", [graph.input[0].name], [name], perm=order))
+        shape: list[int | str | None] = [None] * rank
+        shape[turned] = space.producer.dense.inputs
+        graph.value_info.append(helper.make_tensor_value_info(name, source.type.tensor_type.elem_type, shape))
+    for output, (consumer, _) in zip(graph.output, space.consumers, strict=True):
+        axis = consumer.dense.axes.axis
+        if axis != -1:
+            rows = max(rank, *(len(tensor.dims) for tensor in graph.initializer))
+            order = [i for i in range(rows) if i != rows + axis]
+            output.name = _unused(document, consumer.output.name)
+            graph.node.append(
+                helper.make_node("Transpose", [consumer.output.name], [output.name], perm=[*order, rows + axis])
+            )
+
+
+def _unused(document: Document, stem: str) -> str:
+    """Return a name for `stem` transposed that the model does not use; none is reserved."""
+    name = f"{stem}_turned"
+    while name in document.names:
+        name += "_"
+    return name
 
 
 def shrunk(model: onnx.ModelProto, name: str, coreset: Coreset) -> onnx.ModelProto:
@@ -85,18 +119,34 @@ def _message(document: Document, node: gs.Node) -> onnx.NodeProto:
     return message
 
 
-def _biases(space: Space) -> Iterator[gs.Tensor]:
-    """Yield the bias inputs of the layer's Gemm nodes."""
+def _plain(message: onnx.NodeProto) -> onnx.NodeProto:
+    """Return a FusedGemm without its activation: what the readout gives."""
+    plain = onnx.NodeProto()
+    plain.CopyFrom(message)
+    plain.op_type, plain.domain = "Gemm", ""
+    for index in reversed([i for i, a in enumerate(plain.attribute) if a.name.startswith("activation")]):
+        del plain.attribute[index]
+    return plain
+
+
+def _biases(space: Space) -> Iterator[tuple[gs.Tensor, tuple[slice, ...]]]:
+    """Yield the bias inputs of the layer's Gemm nodes that may differ between rows, each with its first row.
+
+    A bias with a row for each of the model's samples fits no other number of samples: the first row stands for all.
+    """
     for product in (space.producer.dense, *(consumer.dense for consumer, _ in space.consumers)):
         bias = product.third()
         if bias is not None:
-            yield bias
+            size = len(product.document.constant_shape(bias) or ())
+            if size == 2 or (size == 1 and product.axes.axis != -1):
+                first = (slice(None) if i - size == product.axes.axis else slice(1) for i in range(size))
+                yield bias, tuple(first)
 
 
-def _constant(document: Document, tensor: gs.Tensor, graph: onnx.GraphProto, first_row: bool) -> None:
+def _constant(document: Document, tensor: gs.Tensor, graph: onnx.GraphProto, part: tuple[slice, ...] | None) -> None:
     """Add a constant operand as an initializer, once."""
     if any(have.name == tensor.name for have in graph.initializer):
         return
     numbers = document.constant(tensor)
     assert numbers is not None, tensor.name
-    graph.initializer.append(numpy_helper.from_array(numbers[:1] if first_row else numbers, tensor.name))
+    graph.initializer.append(numpy_helper.from_array(numbers if part is None else numbers[part], tensor.name))

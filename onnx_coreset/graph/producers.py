@@ -10,12 +10,13 @@ import onnx_graphsurgeon as gs
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.graph.dense import Dense, dense
 from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.rules import Elementwise
 from onnx_coreset.graph.skip import Stop
 
 
 @dataclass(frozen=True)
 class Producer:
-    """A Gemm or MatMul as the maker of neurons.
+    """A linear operator as the maker of neurons.
 
     Attributes:
         dense: The matrix product.
@@ -36,6 +37,12 @@ class Producer:
     def input(self) -> gs.Tensor:
         """What the operator reads: the inputs of the hidden layer."""
         return self.dense.node.inputs[self.dense.data]
+
+    @property
+    def steps(self) -> tuple[Elementwise, ...]:
+        """What the operator itself does to the neurons it makes."""
+        fused = self.dense.fused
+        return () if fused is None else (Elementwise(fused.op, (0,), self.axis, self.rank, fused.attributes),)
 
     @property
     def width(self) -> int:
@@ -62,9 +69,10 @@ class Producer:
         if tensor is not None:
             numbers = document.constant(tensor)
             assert numbers is not None
-            if numbers.ndim and numbers.shape[-1] == self.width:
-                document.assign(node, 2, np.take(numbers, kept, axis=-1))
-        document.assign(node, self.dense.weight, np.take(self.dense.stored, kept, axis=self.dense.out_axis))
+            if numbers.ndim >= -self.axis and numbers.shape[self.axis] == self.width:
+                document.assign(node, 2, np.take(numbers, kept, axis=self.axis))
+        taken = np.take(self.dense.stored, kept, axis=self.dense.axes.out_axis)
+        document.assign(node, self.dense.weight, taken)
 
 
 def producer(document: Document, node: gs.Node) -> Producer | Stop | None:
@@ -91,12 +99,17 @@ def producer(document: Document, node: gs.Node) -> Producer | Stop | None:
         if shape is None:
             code = "overridable" if tensor.name in document.overridable else "merge"
             return Stop(code, f"the bias {tensor.name} is not a constant")
-        if product.beta != 0 and any(size != 1 for size in shape[:-1]):
+        if product.beta != 0 and varies(shape, product.axes.axis):
             return Stop("varying-constant", f"the bias {tensor.name} of shape {list(shape)} differs between rows")
-    rank = 2 if node.op == "Gemm" else None
+    rank = product.axes.rank
     if rank is None and node.outputs[0].shape is not None:
         rank = len(node.outputs[0].shape)
-    return Producer(product, -1, rank)
+    return Producer(product, product.axes.axis, rank)
+
+
+def varies(shape: tuple[int, ...], axis: int) -> bool:
+    """Return whether a constant of `shape` may differ along another axis than `axis`, counted from the end."""
+    return any(size != 1 for index, size in enumerate(shape) if index - len(shape) != axis)
 
 
 def _other(document: Document, node: gs.Node) -> Stop | None:
@@ -105,6 +118,4 @@ def _other(document: Document, node: gs.Node) -> Stop | None:
         isinstance(node.inputs[1], gs.Constant) or document.constant_shape(node.inputs[1]) is not None
     ):
         return Stop("convolution", f"{node.op} is a convolution")
-    if node.op in ("MatMulInteger", "QLinearMatMul", "ConvInteger", "QLinearConv", "QGemm", "MatMulNBits"):
-        return Stop("quantized", f"{node.op} is quantized: prune first, then quantize")
     return None

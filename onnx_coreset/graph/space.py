@@ -39,6 +39,17 @@ class Space:
     consumers: tuple[tuple[Consumer, int], ...]
     width: int
 
+    @property
+    def input_axis(self) -> int:
+        """Axis of the layer's input, counted from the end, that its features run along."""
+        return self.producer.dense.axes.data_axis
+
+    @property
+    def input_rank(self) -> int | None:
+        """Number of axes that the linear operators want their data to have, or None for any."""
+        products = (self.producer.dense, *(reader.dense for reader, _ in self.consumers))
+        return next((p.axes.rank for p in products if p.axes.rank is not None), None)
+
     def nodes(self) -> Iterator[gs.Node]:
         """Yield every node between the layer's input and its readouts' outputs, both ends included."""
         yield self.producer.dense.node
@@ -106,9 +117,9 @@ def follow(document: Document, scope: Scope, start: Producer, position: dict[int
     Returns:
         The space, or the reason why the neurons cannot be narrowed.
     """
-    walk = _Walk({}, [], [], [], [], set(), [])
+    walk = _Walk({}, [], list(start.steps), [], [], set(), [])
     width = start.width
-    stop = _enter(document, walk, start.output, Value(0, start.axis, start.rank), position)
+    stop = _enter(document, walk, start.output, Value(len(start.steps), start.axis, start.rank), position)
     while stop is None and walk.queue:
         stop = _visit(document, walk, heappop(walk.queue)[1], width, position)
     if stop is None and not walk.consumers:
@@ -146,7 +157,7 @@ def _visit(document: Document, walk: _Walk, node: gs.Node, width: int, position:
     if isinstance(linear, Stop):
         return linear
     if linear is not None:
-        walk.consumers.append((linear, inside[0].number))
+        walk.consumers.append((linear, inside[linear.dense.data].number))
         return None
     result = outcome(Arrival(document, node, inside, width))
     if isinstance(result, Stop):
