@@ -120,7 +120,7 @@ def given(specs: tuple[InputSpec, ...], arrays: Mapping[str, NDArray[np.generic]
     Args:
         specs: The model's inputs.
         arrays: Arrays by input name. One of the input's rank is a stack along axis 0, cut by the model's fixed first
-            dimension (by `batch` where that is free); one of rank + 1 holds one run an entry.
+            dimension (into multiples of five runs of at most `batch` where that is free); one of rank + 1 holds one run an entry.
         batch: Samples a run where the first axis is free.
 
     Returns:
@@ -147,7 +147,9 @@ def _cut(spec: InputSpec, array: NDArray[np.generic], batch: int) -> list[NDArra
         parts = list(array)
     elif array.ndim == rank and rank > 0:
         first = spec.shape[0]
-        step = first if isinstance(first, int) and first > 0 else min(batch, max(1, len(array) // 5))
+        # In fives, since a fifth of the runs is held back.
+        free = max(1, len(array) // max(1, 5 * -(-len(array) // (5 * batch))))
+        step = first if isinstance(first, int) and first > 0 else free
         parts = [array[i : i + step] for i in range(0, len(array) - step + 1, step)]
     elif array.ndim == rank:
         parts = [array]

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -33,10 +34,12 @@ class Samples:
     Attributes:
         rows: One input a row, shape (N, d), in the dtype of the model.
         rank: Number of axes of the tensor they came from.
+        axis: Axis of that tensor that the inputs ran along, counted from the end.
     """
 
     rows: NDArray[np.generic]
     rank: int
+    axis: int = -1
 
 
 def synthetic(
@@ -110,17 +113,19 @@ def collect(
     count: int,
     generator: Callable[[], np.random.Generator],
     first: int = 0,
+    axes: Mapping[str, int] = MappingProxyType({}),
 ) -> dict[str, Samples]:
     """Collect inputs of several layers.
 
     Args:
         model: The model.
         provider: Where it is run.
-        names: Tensors whose last axis holds a layer's inputs; the model's own inputs among them.
+        names: Tensors that hold a layer's inputs along their last axis; the model's own inputs among them.
         feeder: Source of the model's inputs.
         count: Rows wanted a tensor; fewer where the feeder ends first. Rows that are not finite are left out.
         generator: Makes the source of randomness, from the start, once a group of tensors.
         first: Number of the first run.
+        axes: Axis of the inputs, counted from the end, by tensor name, where it is not the last.
 
     Returns:
         Samples by tensor name; names that the model cannot give are left out.
@@ -138,16 +143,17 @@ def collect(
         group, total = [], 0
         for name in waiting:
             value = values.get(name)
-            if value is None or value.ndim < 1 or value.dtype.kind not in "fV" or value.shape[-1] == 0:
+            axis = axes.get(name, -1)
+            if value is None or value.ndim < -axis or value.dtype.kind not in "fV" or value.shape[axis] == 0:
                 continue
-            total += count * value.shape[-1] * value.dtype.itemsize
+            total += count * value.shape[axis] * value.dtype.itemsize
             if group and total > _BUDGET:
                 break
             group.append(name)
         # Rows are chosen by a source of each tensor's own: what else is collected does not move them.
         key = int(generator().integers(2**63))
         picks = {name: np.random.default_rng([key, zlib.crc32(name.encode())]) for name in group}
-        found |= _fill(session, picks, values, feeder, count, rng, first)
+        found |= _fill(session, picks, values, feeder, count, rng, first, axes)
         done = set(group) if group else set(waiting)
         done |= {n for n in waiting if n not in values}
         waiting = [n for n in waiting if n not in done]
@@ -166,6 +172,7 @@ def _fill(
     count: int,
     rng: np.random.Generator,
     first: int,
+    axes: Mapping[str, int],
 ) -> dict[str, Samples]:
     """Run until every tensor of the group, the keys of `picks`, has `count` rows."""
     names = list(picks)
@@ -175,9 +182,10 @@ def _fill(
     run = first
     while names:
         for name in names:
-            rows = values[name].reshape(-1, values[name].shape[-1])
+            turned = np.moveaxis(values[name], axes.get(name, -1), -1)
+            rows = turned.reshape(-1, turned.shape[-1])
             rows = rows[np.isfinite(rows.astype(np.float32) if rows.dtype.kind == "V" else rows).all(axis=1)]
-            share = -(-count // _LEAST_RUNS)
+            share = -(-count // (_LEAST_RUNS if feeder.runs is None else min(_LEAST_RUNS, feeder.runs)))
             if len(rows) > share:
                 rows = rows[np.sort(picks[name].choice(len(rows), size=share, replace=False))]
             parts[name].append(rows)
@@ -191,7 +199,9 @@ def _fill(
         feed: Feed = feeder.feed(run, rng)
         wanted = [n for n in names if n not in feed]
         values = {**feed, **session.run(feed, wanted)} if wanted else feed
-    return {name: Samples(np.concatenate(parts[name])[:count], ranks[name]) for name in names if parts[name]}
+    return {
+        name: Samples(np.concatenate(parts[name])[:count], ranks[name], axes.get(name, -1)) for name in names if parts[name]
+    }
 
 
 def as_float(samples: Samples) -> Array:
