@@ -1,7 +1,7 @@
 """optimize() and inspect(): the stages of a run, in their order, and nothing else.
 
-open -> find the chains -> sample their inputs -> narrow one after the other -> write them all -> judge the whole -> report -> save.
-Nothing touches the disk before the last step.
+open -> find the chains -> sample their inputs -> narrow one after the other -> write them all -> judge the whole ->
+report -> save. Nothing touches the disk before the last step.
 """
 
 from __future__ import annotations
@@ -87,7 +87,9 @@ def optimize(
     with clock("narrow"):
         for index, place in enumerate(opened.places):
             tell("narrow", index, len(opened.places), place.name if isinstance(place, Space) else place.where)
-            chains.append(narrow(place, opened, found, method, options, provider) if isinstance(place, Space) else place)
+            chains.append(
+                narrow(place, opened, found, method, options, provider) if isinstance(place, Space) else place
+            )
     with clock("validate"):
         tell("validate", 0, 0, "")
         judged = judge(opened, [chain for chain in chains if isinstance(chain, Narrowed)], found, options, provider)
@@ -115,7 +117,9 @@ def _finish(
         notes.append("ONNX Runtime has no kernels for some layers: their errors were computed in float64")
     verdict = summary.validation(judged, found, provider, notes)
     write = out is not None and not options.dry_run
-    output = _sized(FileFacts(path=None if out is None else os.fspath(out), bytes=judged.model.ByteSize()), judged.model)
+    output = _sized(
+        FileFacts(path=None if out is None else os.fspath(out), bytes=judged.model.ByteSize()), judged.model
+    )
 
     def report(facts: FileFacts) -> Report:
         return summary.report(opened, options, rows, verdict, facts, clock.seconds)

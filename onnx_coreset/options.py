@@ -127,7 +127,7 @@ OPTIONS: tuple[Option, ...] = (
            checks.pairs(checks.sizes), checks.named(":", "NAME:1,3,224,224", checks.whole_list),
            "NAME:1,3,224,224", True),
     Option(("--constant-inputs",), "constant_inputs", _INPUTS, "take weights that are also model inputs for constants"),
-    Option(("--samples",), "samples", _CHECKING, "samples a layer is fitted to (default 4096, or 4 a neuron); validation takes a quarter more",
+    Option(("--samples",), "samples", _CHECKING, "samples a layer is fitted to (default 4096, or 4 a neuron)",
            checks.at_least(16), checks.whole, "N"),
     Option(("--provider",), "provider", _CHECKING, "where models are run; auto is CUDA where there is one",
            checks.one_of(*PROVIDERS), str, "{auto,cuda,cpu}"),
@@ -165,7 +165,8 @@ class Options:
         radius: Radius of the ball of inputs, or None.
         input_shape: (input name, sizes) pairs; a mapping is accepted.
         constant_inputs: Initializers that are graph inputs too are taken for constants.
-        samples: How many samples a chain is fitted to; None for 4,096, or four a neuron of the widest chain. A quarter as many
+        samples: How many samples a chain is fitted to; None for 4,096, or four a neuron of the widest chain. A
+            quarter as many
             again choose its width, and another quarter validate it.
         provider: "auto", "cuda" or "cpu".
         validate: The result is compared with the original before it is written.

@@ -1,7 +1,7 @@
 """How wide a layer stays, and which coreset it gets: from a layer and samples of its inputs to a decision.
 
-What is lossless goes first. The method then orders or picks neurons of what is left, the outgoing weights are refitted, and eps
-is met by bisection on samples that were not used for the fit.
+What is lossless goes first. The method then orders or picks neurons of what is left, the outgoing weights are
+refitted, and eps is met by bisection on samples that were not used for the fit.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.gram import Moments, layer_moments
-from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, whole
 from onnx_coreset.core.laws import Law
+from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, whole
 from onnx_coreset.core.lossless import compose, reduced, widened
 from onnx_coreset.core.measure import Errors, errors
 from onnx_coreset.core.methods.base import Context, Method, Ordered

@@ -2,8 +2,8 @@
 
     python tools/accuracy.py DATA [--models models] [--ratios 0.5 0.2] [--json FILE]
 
-DATA holds mnist.npz and fashion_mnist.npz (x_test, y_test). Every row is one call of `onnx-coreset`; seeds and versions are
-printed with it.
+DATA holds mnist.npz and fashion_mnist.npz (x_test, y_test). Every row is one call of `onnx-coreset`; seeds and
+versions are printed with it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,10 @@ def main() -> None:
                     row = {"model": name, "accuracy": round(whole, 2), "ratio": float(ratio), "setting": label}
                     row |= {"drop": round(float(np.mean(drops)), 2), "drops": [round(d, 2) for d in drops]}
                     rows.append(row)
-                    print(f"{name:28} {whole:6.2f} ratio {ratio:5} {label:20} drop {row['drop']:6.2f}  {row['drops']}", flush=True)
+                    print(
+                        f"{name:28} {whole:6.2f} ratio {ratio:5} {label:20} drop {row['drop']:6.2f}  {row['drops']}",
+                        flush=True,
+                    )
     versions = {m.__name__: m.__version__ for m in (onnx_coreset, np, onnx, ort)}
     print("seeds", *args.seeds, "|", ", ".join(f"{k} {v}" for k, v in versions.items()))
     if args.json:

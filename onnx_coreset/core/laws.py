@@ -158,17 +158,18 @@ class Empirical:
 def correlation_root(weights: Array) -> Array | None:
     """Return a square root of the covariance that first-layer weights suggest for their inputs.
 
-    A trained first layer points where its inputs vary together: the correlation of the weights' columns resembles that of the
-    inputs. With R the correlation matrix of the columns, and each column's liveness l_j = min(1, (v_j - v0) / median)^(1/2), where v_j is its
-    variance and v0 the variance of a column that training left alone, the covariance is (diag(l) R diag(l))^(1/2), of trace d.
-    The square root halves all correlations on a logarithmic scale: the weights exaggerate them.
+    A trained first layer points where its inputs vary together: the correlation of the weights' columns resembles
+    that of the inputs. With R the correlation matrix of the columns, and each column's liveness l_j = min(1, (v_j -
+    v0) / median)^(1/2), where v_j is its variance and v0 the variance of a column that training left alone, the
+    covariance is (diag(l) R diag(l))^(1/2), of trace d. The square root halves all correlations on a logarithmic
+    scale: the weights exaggerate them.
 
     Args:
         weights: Incoming weights of the first layer, shape (n, d).
 
     Returns:
-        A symmetric matrix M of shape (d, d); g M has that covariance for rows g ~ N(0, I). None where the weights say nothing:
-        fewer than two neurons, no variation, or values that are not finite. O(n d^2 + d^3).
+        A symmetric matrix M of shape (d, d); g M has that covariance for rows g ~ N(0, I). None where the weights say
+        nothing: fewer than two neurons, no variation, or values that are not finite. O(n d^2 + d^3).
     """
     count, size = weights.shape
     if count < 2 or size < 2 or not np.isfinite(weights).all():

@@ -1,8 +1,9 @@
 """Inputs to run a whole model on: synthetic ones, or a user's.
 
-Synthetic inputs are broad and zero-mean: each sample is s g with g normal and s drawn from a few scales. For half of the samples g is
-white, for the other half it has the correlations that the first layer's weights suggest, where there are any. Integers come from
-the range of the table they index, else from {0, 1}; truth values are fair coins. An unknown first axis holds samples.
+Synthetic inputs are broad and zero-mean: each sample is s g with g normal and s drawn from a few scales. For half of
+the samples g is white, for the other half it has the correlations that the first layer's weights suggest, where there
+are any. Integers come from the range of the table they index, else from {0, 1}; truth values are fair coins. An
+unknown first axis holds samples.
 """
 
 from __future__ import annotations
@@ -120,7 +121,8 @@ def given(specs: tuple[InputSpec, ...], arrays: Mapping[str, NDArray[np.generic]
     Args:
         specs: The model's inputs.
         arrays: Arrays by input name. One of the input's rank is a stack along axis 0, cut by the model's fixed first
-            dimension (into multiples of five runs of at most `batch` where that is free); one of rank + 1 holds one run an entry.
+            dimension (into multiples of five runs of at most `batch` where that is free); one of rank + 1 holds one
+            run an entry.
         batch: Samples a run where the first axis is free.
 
     Returns:
@@ -158,7 +160,9 @@ def _cut(spec: InputSpec, array: NDArray[np.generic], batch: int) -> list[NDArra
     for part in parts[:1]:
         for size, wanted in zip(part.shape, spec.shape, strict=True):
             if isinstance(wanted, int) and wanted > 0 and size != wanted:
-                raise UsageError(f"--inputs: {spec.name} has shape {list(array.shape)}, the model wants {list(spec.shape)}")
+                raise UsageError(
+                    f"--inputs: {spec.name} has shape {list(array.shape)}, the model wants {list(spec.shape)}"
+                )
     return [_typed(spec, part) for part in parts]
 
 

@@ -1,7 +1,7 @@
 """Samples of the inputs of hidden layers, collected by running the model.
 
-Several tensors are collected in one run as long as their samples fit in the memory budget; the same inputs are drawn again for
-the next group of tensors, so that what is collected does not depend on the grouping.
+Several tensors are collected in one run as long as their samples fit in the memory budget; the same inputs are drawn
+again for the next group of tensors, so that what is collected does not depend on the grouping.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import MappingProxyType
 from types import MappingProxyType
 
 import numpy as np
@@ -140,7 +139,8 @@ def collect(
         session = Session(with_outputs(model, [n for n in waiting if n not in _inputs(model)]), provider)
         feed = feeder.feed(first, rng)
         values = {**feed, **session.run(feed, [n for n in waiting if n not in feed])}
-        group, total = [], 0
+        group: list[str] = []
+        total = 0
         for name in waiting:
             value = values.get(name)
             axis = axes.get(name, -1)
@@ -200,7 +200,9 @@ def _fill(
         wanted = [n for n in names if n not in feed]
         values = {**feed, **session.run(feed, wanted)} if wanted else feed
     return {
-        name: Samples(np.concatenate(parts[name])[:count], ranks[name], axes.get(name, -1)) for name in names if parts[name]
+        name: Samples(np.concatenate(parts[name])[:count], ranks[name], axes.get(name, -1))
+        for name in names
+        if parts[name]
     }
 
 

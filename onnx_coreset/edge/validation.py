@@ -156,7 +156,9 @@ def compare(
         before = sessions[0].run(feed, names)
         if run == first:
             again = sessions[0].run(feed, names)
-            random |= {name for name in names if not np.array_equal(before[name], again[name], equal_nan=_inexact(again[name]))}
+            random |= {
+                name for name in names if not np.array_equal(before[name], again[name], equal_nan=_inexact(again[name]))
+            }
         try:
             after = sessions[1].run(feed, names)
         except RuntimeRefused as refused:

@@ -9,8 +9,8 @@ from onnx_coreset.core.arrays import Array
 from onnx_coreset.graph.dense import Dense, dense
 from onnx_coreset.graph.document import Document
 
-_SHAPES = frozenset("Flatten Reshape Identity Cast Squeeze Unsqueeze Dropout".split())
-_SCALES = frozenset("Add Sub Mul Div".split())
+_SHAPES = frozenset(["Flatten", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Dropout"])
+_SCALES = frozenset(["Add", "Sub", "Mul", "Div"])
 
 
 def first_weights(document: Document, largest: int) -> dict[str, Array]:
@@ -21,7 +21,8 @@ def first_weights(document: Document, largest: int) -> dict[str, Array]:
         largest: Inputs with more entries than this are left out.
 
     Returns:
-        Weights by input name, shape (n, d): rows of all such layers. Inputs that meet something else first are left out.
+        Weights by input name, shape (n, d): rows of all such layers. Inputs that meet something else first are left
+        out.
     """
     found: dict[str, Array] = {}
     for tensor in document.graph.inputs:

@@ -46,8 +46,8 @@ class Judged:
 def judge(opened: Opened, chains: Sequence[Narrowed], found: Sources, options: Options, provider: Provider) -> Judged:
     """Write the coresets and judge the result.
 
-    Where the whole model is unacceptable (another shape, new values that are not finite), the chain with the largest carried error is
-    kept whole and the rest judged again, and at last every chain.
+    Where the whole model is unacceptable (another shape, new values that are not finite), the chain with the largest
+    carried error is kept whole and the rest judged again, and at last every chain.
 
     Args:
         opened: The model.
@@ -84,7 +84,9 @@ def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options:
     if options.validate and found.held_back is not None:
         feeder, first = found.held_back
         rng = stream(options.seed, "outputs", FRESH)
-        batch = max((v.shape[0] for v in feeder.feed(first, stream(options.seed, "outputs", 1)).values() if v.ndim), default=1)
+        batch = max(
+            (v.shape[0] for v in feeder.feed(first, stream(options.seed, "outputs", 1)).values() if v.ndim), default=1
+        )
         try:
             runs = runs_for(feeder, min(_WHOLE_SAMPLES, 2 * BATCH), batch)
             inner = _inner(opened, chains)
@@ -102,12 +104,14 @@ def _inner(opened: Opened, chains: Sequence[Narrowed]) -> dict[str, Indices | No
     """Return the outputs of the layers of the main graph, with the columns that the next layer's cut leaves of them."""
     columns: dict[str, Indices | None] = {}
     kept = {id(tensor): c.coreset.kept for c in chains for tensor, axis in c.space.region.tensors if axis == -1}
+    turned = {id(tensor) for c in chains if c.narrower for tensor, axis in c.space.region.tensors if axis != -1}
     for chain in chains:
         scope = opened.document.scope_of(chain.space.producer.dense.node)
         if not chain.narrower or scope is not opened.document.scopes[0]:
             continue
         for consumer, _ in chain.space.consumers:
-            columns[consumer.output.name] = kept.get(id(consumer.output))
+            if id(consumer.output) not in turned:
+                columns[consumer.output.name] = kept.get(id(consumer.output))
     return columns
 
 

@@ -1,7 +1,8 @@
 """Third stage: one layer at a time, from its place in the graph to a coreset whose error was measured.
 
-A layer is measured alone: the extracted layer and the same with only this hidden layer narrowed, run on equal fresh inputs.
-Where the error is above eps by more than sampling explains, the layer is widened and measured again, at last kept whole.
+A layer is measured alone: the extracted layer and the same with only this hidden layer narrowed, run on equal fresh
+inputs. Where the error is above eps by more than sampling explains, the layer is widened and measured again, at last
+kept whole.
 """
 
 from __future__ import annotations
@@ -60,7 +61,9 @@ class Narrowed:
         return self.coreset.width < self.space.width
 
 
-def narrow(space: Space, opened: Opened, found: Sources, method: Method, options: Options, provider: Provider) -> Narrowed | Skip:
+def narrow(
+    space: Space, opened: Opened, found: Sources, method: Method, options: Options, provider: Provider
+) -> Narrowed | Skip:
     """Choose and measure the coreset of one chain.
 
     Args:
@@ -88,7 +91,13 @@ def narrow(space: Space, opened: Opened, found: Sources, method: Method, options
         return Narrowed(space, layer, inputs, kept, None, "requested", "the width asked for is the width it has")
     try:
         choice = candidates(
-            layer, inputs.fit, method, inputs.law, inputs.radius, options, lambda width: stream(options.seed, space.name, width + 8)
+            layer,
+            inputs.fit,
+            method,
+            inputs.law,
+            inputs.radius,
+            options,
+            lambda width: stream(options.seed, space.name, width + 8),
         )
         width = least_width(choice, inputs.hold, options) if wanted is None else wanted
     except FloatingPointError as error:
@@ -101,7 +110,7 @@ def narrow(space: Space, opened: Opened, found: Sources, method: Method, options
 
 def _unfit(space: Space, layer: HiddenLayer, method: Method) -> Skip | None:
     values = [w for readout in layer.readouts for w in (readout.outgoing, readout.constant)]
-    values += [w for w in space.producer.read()]
+    values += list(space.producer.read())
     if not all(np.isfinite(value).all() for value in values):
         return Skip(space.name, "a weight is NaN or infinite", "non-finite", space.width)
     have = {"neurons", "moments"}
@@ -151,7 +160,8 @@ def measure(
         coreset: A coreset of it.
         inputs: Samples of its inputs.
         provider: Where it is run.
-        run: Whether to try; otherwise, and where the runtime has no kernels, the error is computed in float64 from the weights
+        run: Whether to try; otherwise, and where the runtime has no kernels, the error is computed in float64 from
+            the weights
             as they are stored.
     """
     if run:

@@ -51,7 +51,9 @@ class Opened:
         return tuple(place for place in self.places if isinstance(place, Space))
 
 
-def open_model(model: str | os.PathLike[str] | onnx.ModelProto, out: str | os.PathLike[str] | None, options: Options) -> Opened:
+def open_model(
+    model: str | os.PathLike[str] | onnx.ModelProto, out: str | os.PathLike[str] | None, options: Options
+) -> Opened:
     """Open a model.
 
     Args:
@@ -84,15 +86,15 @@ def _loaded(
         for graph in graphs(model.graph):
             for tensor in graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    raise ModelError(f"the weights of {tensor.name} are in another file: pass the model's path instead")
+                    raise ModelError(
+                        f"the weights of {tensor.name} are in another file: pass the model's path instead"
+                    )
         if out is not None:
             files.check_output(out, None, options.overwrite)
         if options.report is not None:
             files.check_report(options.report, None, out)
-        # A copy: the result may be the original itself, and what the caller does to that is not done to the caller's model.
-        own = onnx.ModelProto()
-        own.CopyFrom(model)
-        return own, FileFacts(bytes=own.ByteSize())
+        # A copy: the result may be the original itself, and what the caller does to that is not done to the caller's
+        model. own = onnx.ModelProto() own.CopyFrom(model) return own, FileFacts(bytes=own.ByteSize())
     if out is not None:
         files.check_output(out, model, options.overwrite)
     loaded = files.load(model)
@@ -117,12 +119,12 @@ def _distinct(found: Iterable[Space | Skip]) -> list[Space | Skip]:
     places: list[Space | Skip] = []
     seen: set[str] = set()
     for place in found:
+        if isinstance(place, Space) and place.name in seen:
+            places.append(Skip(place.name, "another tensor has the same name", "subgraph", place.width))
+        else:
+            places.append(place)
         if isinstance(place, Space):
-            if place.name in seen:
-                place = Skip(place.name, "another tensor has the same name", "subgraph", place.width)
-            else:
-                seen.add(place.name)
-        places.append(place)
+            seen.add(place.name)
     return places
 
 
@@ -139,14 +141,17 @@ def _selected(places: list[Space | Skip], options: Options) -> tuple[Space | Ski
         for place in met:
             if width > place.width:
                 raise UsageError(f"--width {pattern}={width}: {place.name} has only {place.width} neurons")
-    out = []
-    for place in places:
-        if isinstance(place, Space):
-            left_out = bool(options.include) and not any(matches(p, place.name) for p in options.include)
-            if left_out or any(matches(p, place.name) for p in options.exclude):
-                place = Skip(place.name, "left out by --include or --exclude", "excluded", place.width)
-        out.append(place)
-    return tuple(out)
+    return tuple(
+        Skip(place.name, "left out by --include or --exclude", "excluded", place.width)
+        if isinstance(place, Space) and _left_out(place.name, options)
+        else place
+        for place in places
+    )
+
+
+def _left_out(name: str, options: Options) -> bool:
+    included = not options.include or any(matches(pattern, name) for pattern in options.include)
+    return not included or any(matches(pattern, name) for pattern in options.exclude)
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -166,7 +171,8 @@ def named_width(name: str, options: Options) -> int | None:
     """Return the width that `--width` gives a chain: an exact name before a glob, later ones before earlier ones."""
     exact = [width for pattern, width in options.width if pattern == name]
     globs = [width for pattern, width in options.width if fnmatchcase(name, pattern)]
-    return (exact or globs or [None])[-1]
+    named = exact or globs
+    return named[-1] if named else None
 
 
 def with_parameters(facts: FileFacts, parameters: int, macs: int) -> FileFacts:

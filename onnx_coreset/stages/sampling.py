@@ -1,7 +1,8 @@
 """Second stage: what the inputs of each layer look like.
 
-`auto` runs the model on synthetic inputs where ONNX Runtime can, and otherwise takes a ball: of the given radius where a layer reads
-the model's input, of the radius that the layer in front proves where it reads that one, else of radius sqrt(d).
+`auto` runs the model on synthetic inputs where ONNX Runtime can, and otherwise takes a ball: of the given radius
+where a layer reads the model's input, of the radius that the layer in front proves where it reads that one, else of
+radius sqrt(d).
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.layer import HiddenLayer, Neurons
 from onnx_coreset.core.laws import Ball, Empirical, Law, correlation_root
+from onnx_coreset.core.layer import HiddenLayer, Neurons
 from onnx_coreset.edge.files import load_arrays
 from onnx_coreset.edge.inputs import Feeder, Given, given
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
@@ -107,22 +108,40 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     if isinstance(feeder, Given):
         back = max(1, len(feeder.feeds) // 5)
         if len(feeder.feeds) > 1:
-            held_back, feeder = (replace(feeder, feeds=feeder.feeds[-back:]), 0), replace(feeder, feeds=feeder.feeds[:-back])
+            held_back, feeder = (
+                (replace(feeder, feeds=feeder.feeds[-back:]), 0),
+                replace(feeder, feeds=feeder.feeds[:-back]),
+            )
         else:
             notes += ("one run of inputs is too little to hold any back: validation uses what was fitted to",)
     if options.inputs == "ball":
         return Sources(feeder, held_back, {}, notes)
-    names = [space.producer.input.name for space in opened.spaces if _reachable(opened, space)]
+    axes = {s.producer.input.name: s.input_axis for s in reversed(opened.spaces)}
+    # A tensor that layers read along different axes is collected along the first one's.
+    names = [n for s in opened.spaces if axes[n := s.producer.input.name] == s.input_axis and _reachable(opened, s)]
     count = rows_wanted(options, opened)
     held = max(64, count // 4)
     try:
-        fit = collect(opened.model, provider, names, feeder, count + held, lambda: stream(options.seed, "inputs", FIT), first)
-        fresh = collect(opened.model, provider, names, held_back[0], held, lambda: stream(options.seed, "inputs", FRESH))
+        fit = collect(
+            opened.model,
+            provider,
+            names,
+            feeder,
+            count + held,
+            lambda: stream(options.seed, "inputs", FIT),
+            first,
+            axes,
+        )
+        fresh = collect(
+            opened.model, provider, names, held_back[0], held, lambda: stream(options.seed, "inputs", FRESH), axes=axes
+        )
     except RuntimeRefused as refused:
         if options.inputs != "auto":
             raise UsageError(f"--inputs {options.inputs}: the model does not run on them: {refused}") from refused
         return Sources(None, None, {}, (*notes, f"the model does not run on synthetic inputs: {refused}"))
-    rows = {n: (fit[n], fresh[n]) for n in names if n in fit and n in fresh and len(fit[n].rows) > 1 and len(fresh[n].rows)}
+    rows = {
+        n: (fit[n], fresh[n]) for n in names if n in fit and n in fresh and len(fit[n].rows) > 1 and len(fresh[n].rows)
+    }
     return Sources(feeder, held_back, rows, notes)
 
 
@@ -177,7 +196,7 @@ def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opene
     name = space.producer.input.name
     count = rows_wanted(options, opened)
     held = max(64, count // 4)
-    if name in found.rows:
+    if name in found.rows and found.rows[name][0].axis == space.input_axis:
         every, fresh = found.rows[name]
         rows = every.rows.astype(np.float64)
         if found.feeder is not None and found.feeder.runs is not None:
@@ -187,9 +206,12 @@ def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opene
         radius = float(np.sqrt(np.max(np.einsum("nd,nd->n", rows, rows))))
         return LayerInputs(law, rows[:split], rows[split:], fresh, radius)
     ball = _ball(space, layer, found, opened, options)
-    parts = [ball.sample(n, stream(options.seed, space.name, stage)) for n, stage in ((count, FIT), (held, HOLD), (held, FRESH))]
+    parts = [
+        ball.sample(n, stream(options.seed, space.name, stage))
+        for n, stage in ((count, FIT), (held, HOLD), (held, FRESH))
+    ]
     dtype = space.producer.dense.stored.dtype
-    rank = 2 if space.producer.rank is None else space.producer.rank
+    rank = space.input_rank or space.producer.rank or 2
     return LayerInputs(ball, parts[0], parts[1], Samples(parts[2].astype(dtype), rank), ball.radius)
 
 
@@ -199,7 +221,9 @@ def _ball(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, opti
     inputs = {tensor.name for tensor in opened.document.graph.inputs}
     given_radius = options.radius if name in inputs and options.radius is not None else None
     known = given_radius if given_radius is not None else found.radii.get(name)
-    origin = "no radius is known: the root of d" if known is None else "given" if given_radius is not None else "propagated"
+    origin = (
+        "no radius is known: the root of d" if known is None else "given" if given_radius is not None else "propagated"
+    )
     ball = Ball(known if known is not None else float(np.sqrt(size)), size, origin=origin)
     if known is not None:
         for readout, (consumer, _) in zip(layer.readouts, space.consumers, strict=True):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from onnx_coreset import __version__
-from onnx_coreset.core.layer import HiddenLayer, Neurons
 from onnx_coreset.core.laws import Ball
+from onnx_coreset.core.layer import HiddenLayer, Neurons
 from onnx_coreset.edge.runtime import Provider
 from onnx_coreset.edge.validation import TensorError
 from onnx_coreset.graph.skip import Skip
@@ -37,18 +38,20 @@ def skipped(skip: Skip) -> ChainReport:
 
 def mapped(space: Space, layer: HiddenLayer) -> ChainReport:
     """Return the report of a chain of which nothing was decided."""
-    return ChainReport(name=space.name, width_before=space.width, **_about(space, layer))
+    return replace(_about(space, layer), width_before=space.width)
 
 
-def _about(space: Space, layer: HiddenLayer) -> dict[str, object]:
+def _about(space: Space, layer: HiddenLayer) -> ChainReport:
+    """Return what is known of a chain before anything is decided."""
     kinds = list(dict.fromkeys(r.features.activation.name for r in layer.readouts if isinstance(r.features, Neurons)))
-    return {
-        "activation": ", ".join(kinds),
-        "features": layer.readouts[0].features.name,
-        "consumers": tuple(c.dense.node.name or c.dense.output.name for c, _ in space.consumers),
-        "inputs": layer.inputs,
-        "outputs": layer.outputs,
-    }
+    return ChainReport(
+        name=space.name,
+        activation=", ".join(kinds),
+        features=layer.readouts[0].features.name,
+        consumers=tuple(c.dense.node.name or c.dense.output.name for c, _ in space.consumers),
+        inputs=layer.inputs,
+        outputs=layer.outputs,
+    )
 
 
 def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, TensorError]) -> ChainReport:
@@ -61,9 +64,8 @@ def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, Tensor
     """
     narrower = chain.narrower
     eps = options.eps if named_width(chain.space.name, options) is None else None
-    return ChainReport(
-        name=chain.space.name,
-        **_about(chain.space, chain.layer),  # type: ignore[arg-type]
+    return replace(
+        _about(chain.space, chain.layer),
         law=chain.inputs.law.name,
         width_before=chain.space.width,
         width_after=chain.coreset.width,
@@ -122,7 +124,8 @@ def validation(judged: Judged | None, found: Sources, provider: Provider, notes:
         passed = None if judged is None else judged.passed
         return Validation(provider=provider.name, law=law, passed=passed, notes=tuple(notes))
     outputs = tuple(
-        OutputError(o.name, o.max, o.rms, o.rms / o.spread if o.spread > 0 else o.rms) for o in judged.comparison.outputs
+        OutputError(o.name, o.max, o.rms, o.rms / o.spread if o.spread > 0 else o.rms)
+        for o in judged.comparison.outputs
     )
     return Validation(
         provider=provider.name,

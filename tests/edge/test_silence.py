@@ -54,7 +54,8 @@ def test_nothing_is_printed_where_the_caller_uses_the_library_too(request: pytes
 
 
 def test_nothing_is_printed_here_either(capfd: pytest.CaptureFixture[str]) -> None:
-    exec(NOISY, {})
+    # Other tests have imported the library by now, so its own severity is not ours to set: CUDA is left out, as above.
+    exec(NOISY.replace(', Provider("CUDAExecutionProvider")', ","), {})
     assert capfd.readouterr() == ("", "")
 
 
