@@ -86,15 +86,15 @@ def _loaded(
         for graph in graphs(model.graph):
             for tensor in graph.initializer:
                 if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    raise ModelError(
-                        f"the weights of {tensor.name} are in another file: pass the model's path instead"
-                    )
+                    raise ModelError(f"the weights of {tensor.name} are in another file: pass the model's path instead")
         if out is not None:
             files.check_output(out, None, options.overwrite)
         if options.report is not None:
             files.check_report(options.report, None, out)
-        # A copy: the result may be the original itself, and what the caller does to that is not done to the caller's
-        model. own = onnx.ModelProto() own.CopyFrom(model) return own, FileFacts(bytes=own.ByteSize())
+        # A copy: the result may be the original itself, and what is done to that must not happen to the caller's model.
+        own = onnx.ModelProto()
+        own.CopyFrom(model)
+        return own, FileFacts(bytes=own.ByteSize())
     if out is not None:
         files.check_output(out, model, options.overwrite)
     loaded = files.load(model)
