@@ -6,6 +6,7 @@ report -> save. Nothing touches the disk before the last step.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import time
@@ -126,19 +127,21 @@ def _finish(
 
     if judged.faults:
         failed = report(replace(output, bytes=None, sha256=None))
-        _write_report(failed, options)
+        files.save(_report_file(failed, options))
         raise ValidationError("validation failed, nothing was written: " + judged.faults[0], failed)
     if accept is not None and not accept(judged.model):
         failed = report(replace(output, bytes=None, sha256=None))
-        _write_report(failed, options)
+        files.save(_report_file(failed, options))
         raise Rejected("the pipeline's own test refused the result, nothing was written", failed)
+    contents: dict[files.AnyPath, bytes] = {}
     with clock("save"):
         if write:
             assert out is not None
-            size = files.save(judged.model, out)
-            output = replace(output, bytes=size, sha256=files.digest(out))
+            contents[out] = files.serialised(judged.model, out)
+            output = replace(output, bytes=len(contents[out]), sha256=hashlib.sha256(contents[out]).hexdigest())
     done = report(output)
-    _write_report(done, options)
+    # Together, the model last: where one cannot be written, there is neither.
+    files.save(_report_file(done, options) | contents)
     return Result(judged.model, done)
 
 
@@ -167,7 +170,7 @@ def inspect(model: AnyModel, *, options: Options | None = None, **fields: Any) -
             for place in opened.places
         ]
     done = summary.report(opened, options, rows, Validation(), FileFacts(), clock.seconds)
-    _write_report(done, options)
+    files.save(_report_file(done, options))
     return done
 
 
@@ -212,6 +215,5 @@ def _sized(facts: FileFacts, model: onnx.ModelProto) -> FileFacts:
     return with_parameters(facts, parameters(model), macs(model))
 
 
-def _write_report(report: Report, options: Options) -> None:
-    if options.report is not None:
-        files.save_text(report.to_json(), options.report)
+def _report_file(report: Report, options: Options) -> dict[files.AnyPath, bytes]:
+    return {} if options.report is None else {options.report: report.to_json().encode()}

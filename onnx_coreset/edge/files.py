@@ -10,6 +10,7 @@ import hashlib
 import os
 import secrets
 import stat
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from onnx_coreset.edge.external import inline
 from onnx_coreset.edge.parse import parse
 from onnx_coreset.errors import CoresetError, MachineError, ModelError, UsageError
 
-__all__ = ["AnyPath", "Loaded", "check_output", "check_report", "load", "load_arrays", "save", "save_text"]
+__all__ = ["AnyPath", "Loaded", "check_output", "check_report", "load", "load_arrays", "save", "serialised"]
 
 AnyPath = str | os.PathLike[str]
 
@@ -178,21 +179,18 @@ def check_report(path: AnyPath, source: Loaded | AnyPath | None, out: AnyPath | 
         raise UsageError(f"the report {path} would go to the same file as the model; choose another path")
 
 
-def save(model: onnx.ModelProto, out: AnyPath) -> int:
-    """Writes a model: the whole of it or nothing.
+def serialised(model: onnx.ModelProto, out: AnyPath) -> bytes:
+    """Returns the bytes of a model file.
 
     Args:
         model: The model, no external data.
-        out: Where to; what is there is replaced (a link itself, not what it leads to) and keeps its permissions.
-
-    Returns:
-        The size of the new file in bytes.
+        out: Where it will go, for errors.
 
     Raises:
-        MachineError: The disk or memory is full, the folder cannot be written to, or the model is too large for a file.
+        MachineError: Memory is full, or the model is too large for a file.
     """
     try:
-        content = model.SerializeToString()
+        content: bytes = model.SerializeToString()
     except MemoryError as error:
         raise MachineError(f"{out} was not written: memory is full; free some and try again") from error
     except Exception as error:  # protobuf's error class depends on its implementation
@@ -200,45 +198,54 @@ def save(model: onnx.ModelProto, out: AnyPath) -> int:
             f"{out} was not written: one .onnx file cannot hold 2 GB or more, and the result has as much; "
             "shrink it further, or split the model"
         ) from error
-    _replace(Path(out), content)
-    return len(content)
+    return content
 
 
-def save_text(text: str, path: AnyPath) -> None:
-    """Writes a text as UTF-8: the whole of it or nothing.
+def save(contents: Mapping[AnyPath, bytes]) -> None:
+    """Writes files: the whole of each and all of them, or nothing.
 
     Args:
-        text: The text as it is to stand in the file.
-        path: Where to; what is there is replaced and keeps its permissions.
+        contents: What to write by where to; what is there is replaced (a link itself, not what it leads to) and keeps its
+            permissions. The last one counts most: nothing can fail once it is there.
 
     Raises:
-        MachineError: The disk is full or the folder cannot be written to.
+        MachineError: The disk is full or a folder cannot be written to.
     """
-    _replace(Path(path), text.encode())
-
-
-def _replace(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
+    staged: dict[Path, Path] = {}
+    undo: list[Path] = []
+    path = Path()
     try:
-        kept = _status(path)
-        mode = 0o666 if kept is None else stat.S_IMODE(kept.st_mode) & 0o777
-        flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if kept is not None:
-            temporary.chmod(mode)
-        os.replace(temporary, path)
+        for path, content in ((Path(name), content) for name, content in contents.items()):
+            staged[path] = temporary = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
+            undo.append(temporary)
+            _write(path, temporary, content)
+        for path, temporary in staged.items():
+            undo += () if os.path.lexists(path) else (path,)
+            os.replace(temporary, path)
     except BaseException as error:
-        with suppress(OSError):
-            temporary.unlink()
+        for leftover in undo:
+            with suppress(OSError):
+                leftover.unlink()
         if isinstance(error, OSError):
             raise MachineError(
                 f"{path} was not written ({_why(error)}); make room, check the permissions, or choose another folder"
             ) from error
         raise
-    _sync_folder(path.parent)
+    for folder in {path.parent for path in staged}:
+        _sync_folder(folder)
+
+
+def _write(path: Path, temporary: Path, content: bytes) -> None:
+    """Writes a file that will take the place of `path`, with its permissions."""
+    kept = _status(path)
+    mode = 0o666 if kept is None else stat.S_IMODE(kept.st_mode) & 0o777
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    if kept is not None:
+        temporary.chmod(mode)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -283,13 +290,3 @@ def load_arrays(path: AnyPath) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
     if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
         raise UsageError(f"{path} holds no arrays, or something else beside them; {advice}")
     return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
-
-
-def digest(path: AnyPath) -> str:
-    """Returns the SHA-256 of a file, in hexadecimal.
-
-    Args:
-        path: The file.
-    """
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

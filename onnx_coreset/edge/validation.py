@@ -84,7 +84,7 @@ class _Table:
 
 @dataclass(frozen=True)
 class TensorError:
-    """The error at one tensor of the whole model.
+    """The error at one tensor of the whole model, over the samples where it is finite; NaN where it never is.
 
     Attributes:
         name: The tensor.
@@ -211,7 +211,7 @@ def _measured(name: str, table: _Table) -> TensorError:
     finite = np.isfinite(old).all(axis=1) & np.isfinite(new).all(axis=1)
     difference = (new - old)[finite]
     if not difference.size:
-        return TensorError(name, 0.0, 0.0, 0.0)
+        return TensorError(name, np.nan, np.nan, np.nan)
     return TensorError(
         name, float(np.abs(difference).max()), float(np.sqrt(np.mean(difference**2))), spread(old[finite])
     )

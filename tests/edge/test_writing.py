@@ -14,6 +14,8 @@ from edge_models import everywhere, externalise, put, small
 from onnx_coreset.edge import files
 from onnx_coreset.errors import MachineError, UsageError
 
+SMALL = small().SerializeToString()
+
 
 @pytest.fixture
 def loaded(tmp_path: Path) -> files.Loaded:
@@ -89,9 +91,8 @@ def test_the_report_may_replace_a_report_but_not_the_model(loaded: files.Loaded)
 
 def test_what_is_saved_is_read_back(tmp_path: Path) -> None:
     out = tmp_path / "out.onnx"
-    assert files.save(everywhere(), out) == out.stat().st_size
+    files.save({tmp_path / "r.json": "Größe\n".encode(), out: files.serialised(everywhere(), out)})
     assert files.load(out).model == everywhere()
-    files.save_text("Größe\n", tmp_path / "r.json")
     assert (tmp_path / "r.json").read_bytes() == "Größe\n".encode()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.onnx", "r.json"]
 
@@ -103,7 +104,7 @@ def test_a_new_file_follows_the_umask_and_a_replaced_one_keeps_its_permissions(t
     umask = os.umask(0o027)
     try:
         for path in (old, new):
-            files.save(small(), path)
+            files.save({path: SMALL})
     finally:
         os.umask(umask)
     assert [stat.S_IMODE(path.stat().st_mode) for path in (old, new)] == [0o604, 0o640]
@@ -112,7 +113,7 @@ def test_a_new_file_follows_the_umask_and_a_replaced_one_keeps_its_permissions(t
 def test_a_link_is_replaced_and_what_it_led_to_stays(tmp_path: Path) -> None:
     (tmp_path / "v1").write_text("old")
     (tmp_path / "link").symlink_to("v1")
-    files.save(small(), tmp_path / "link")
+    files.save({tmp_path / "link": SMALL})
     assert (tmp_path / "v1").read_text() == "old"
     assert files.load(tmp_path / "link").model == small()
 
@@ -121,7 +122,7 @@ def test_data_files_that_lie_about_are_not_touched(tmp_path: Path) -> None:
     for name in ("out.onnx.data", "out.data"):
         (tmp_path / name).write_bytes(b"stale")
     (tmp_path / "out.onnx").touch()
-    files.save(small(), tmp_path / "out.onnx")
+    files.save({tmp_path / "out.onnx": SMALL})
     assert all((tmp_path / name).read_bytes() == b"stale" for name in ("out.onnx.data", "out.data"))
 
 
@@ -147,9 +148,34 @@ def test_a_failure_at_any_step_leaves_the_old_file_and_nothing_else(
     with monkeypatch.context() as patch:
         patch.setattr(os, step, fail)
         with pytest.raises(seen):
-            files.save(small(), out)
+            files.save({out: SMALL})
     assert [path.name for path in tmp_path.iterdir()] == ["out.onnx"]
     assert out.read_text() == "old"
+
+
+@pytest.mark.parametrize(("failure", "seen"), FAILURES)
+@pytest.mark.parametrize(("step", "call"), [("open", 2), ("fsync", 2), ("replace", 1), ("replace", 2)])
+def test_two_files_are_written_together_or_not_at_all(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: str,
+    call: int,
+    failure: BaseException,
+    seen: type[BaseException],
+) -> None:
+    real, calls = getattr(os, step), []
+
+    def fail(*arguments: object, **more: object) -> object:
+        calls.append(step)
+        if len(calls) == call:
+            raise failure
+        return real(*arguments, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, step, fail)
+        with pytest.raises(seen):
+            files.save({tmp_path / "r.json": b"{}", tmp_path / "out.onnx": SMALL})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_temporary_name_that_is_taken_is_not_followed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,13 +183,13 @@ def test_a_temporary_name_that_is_taken_is_not_followed(tmp_path: Path, monkeypa
     (tmp_path / "precious").write_text("old")
     (tmp_path / ".onnx-coreset-taken.tmp").symlink_to("precious")
     with pytest.raises(MachineError, match="not written"):
-        files.save(small(), tmp_path / "out.onnx")
+        files.save({tmp_path / "out.onnx": SMALL})
     assert (tmp_path / "precious").read_text() == "old"
 
 
 def test_a_missing_folder_is_the_machines_fault_by_now(tmp_path: Path) -> None:
     with pytest.raises(MachineError, match="not written"):
-        files.save_text("{}", tmp_path / "gone" / "r.json")
+        files.save({tmp_path / "gone" / "r.json": b"{}"})
 
 
 def test_a_model_that_protobuf_cannot_hold_is_the_machines_fault(tmp_path: Path) -> None:
@@ -172,5 +198,5 @@ def test_a_model_that_protobuf_cannot_hold_is_the_machines_fault(tmp_path: Path)
             raise ValueError("Failed to serialize proto")
 
     with pytest.raises(MachineError, match="2 GB"):
-        files.save(Huge(), tmp_path / "out.onnx")  # type: ignore[arg-type]
+        files.serialised(Huge(), tmp_path / "out.onnx")  # type: ignore[arg-type]
     assert list(tmp_path.iterdir()) == []
