@@ -130,23 +130,37 @@ def _measured(
     options: Options,
     provider: Provider,
 ) -> Narrowed:
-    """Measure a width, and wider ones until the error holds."""
+    """Measure a width, and wider ones until the error is at most eps, or above it by no more than sampling explains."""
     alone = extract(opened.document, space, inputs.fresh.rank)
-    bounded = named_width(space.name, options) is None and options.eps is not None
+    eps = options.eps if named_width(space.name, options) is None else None
+    best: Narrowed | None = None
     worst = 0.0
     for attempt in range(_ATTEMPTS):
         coreset = choice.at(width)
         found, ran = measure(alone, space.name, coreset, inputs, provider, run=options.validate)
         worst = found.norm(options.error, options.absolute)
         finite = np.isfinite(found.max) and all(np.isfinite(w).all() for w in coreset.outgoing)
-        if finite and (not bounded or found.explained(options.error, options.absolute, options.eps or 0.0)):
-            return Narrowed(space, layer, inputs, coreset, found, ran=ran)
-        width = rounded(width + max(1, (space.width - width) // (_ATTEMPTS - attempt)), space.width, options)
+        tried = Narrowed(space, layer, inputs, coreset, found, ran=ran)
+        if finite and (eps is None or worst <= eps):
+            return tried
+        if finite and eps is not None and best is None and found.explained(options.error, options.absolute, eps):
+            best = tried
+        width = rounded(width + _step(width, space.width, worst, eps, attempt), space.width, options)
         if width >= space.width:
             break
+    if best is not None:
+        return best
     kept = whole(layer, choice.method.name, options.seed)
     reason = f"every narrower width tried failed validation (error {worst:.3g})"
     return Narrowed(space, layer, inputs, kept, None, "validation", reason)
+
+
+def _step(width: int, full: int, error: float, eps: float | None, attempt: int) -> int:
+    """Return by how much to widen: by the excess of the error at first, by a share of what is left in the end."""
+    share = max(1, (full - width) // (_ATTEMPTS - attempt))
+    if eps is None or not np.isfinite(error) or attempt >= _ATTEMPTS // 2:
+        return share
+    return max(1, min(share, int(np.ceil(1.5 * width * (error / eps - 1.0)))))
 
 
 def measure(
