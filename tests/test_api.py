@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 import os
 from dataclasses import dataclass
@@ -39,7 +41,7 @@ def first_layer(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
     return np.maximum(x @ w0.T + b0, 0.0) @ w1.T + b1
 
 
-# --- how much -----------------------------------------------------------------------------------------------------------
+# --- how much ---
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.3, 1 / 7, 1e-9, 0.1])
@@ -50,7 +52,11 @@ def test_ratio_keeps_exactly_its_share(ratio: float) -> None:
 
 def test_ratio_of_a_trained_model() -> None:
     result = optimize(LENET, ratio=0.5, **CPU)
-    assert [tuple(t.dims) for t in result.model.graph.initializer if len(t.dims) == 2] == [(150, 784), (50, 150), (10, 50)]
+    assert [tuple(t.dims) for t in result.model.graph.initializer if len(t.dims) == 2] == [
+        (150, 784),
+        (50, 150),
+        (10, 50),
+    ]
     assert result.report.validation.passed is True
 
 
@@ -152,7 +158,7 @@ def test_include_and_exclude(asked: dict[str, str], left: str) -> None:
     assert [c.name for c in result.report.chains if c.status == "pruned"] == [{"h0": "h1", "h1": "h0"}[left]]
 
 
-# --- how ----------------------------------------------------------------------------------------------------------------
+# --- how ---
 
 
 @pytest.mark.parametrize("refit", [True, False])
@@ -193,12 +199,14 @@ def test_a_method_that_needs_what_a_layer_lacks_skips_it() -> None:
     assert codes(report)["h0"] == "requires" and "monotone" in report.chains[0].reason
 
 
-# --- seeds, and what is left alone --------------------------------------------------------------------------------------
+# --- seeds, and what is left alone ---
 
 
 @pytest.mark.parametrize("method", ["backward", "uniform"])
 def test_a_seed_decides_every_byte(method: str) -> None:
-    one, same, other = (optimize(SMALL, ratio=0.5, method=method, seed=s, **CPU).model.SerializeToString() for s in (1, 1, 2))
+    one, same, other = (
+        optimize(SMALL, ratio=0.5, method=method, seed=s, **CPU).model.SerializeToString() for s in (1, 1, 2)
+    )
     assert one == same and one != other
 
 
@@ -247,7 +255,7 @@ def test_inspect_decides_nothing() -> None:
     assert (chains["h0"].activation, chains["h0"].inputs, chains["h0"].outputs) == ("Relu", 6, 16)
 
 
-# --- kinds of layers ----------------------------------------------------------------------------------------------------
+# --- kinds of layers ---
 
 
 def test_two_heads_are_measured_in_units_of_their_own_spreads() -> None:
@@ -266,7 +274,9 @@ def test_two_heads_are_measured_in_units_of_their_own_spreads() -> None:
         return [h @ w1.T + b1, h @ v.T + bias]
 
     before, after = heads(model), heads(result.model)
-    table = np.concatenate([(a - b) / np.sqrt(b.var(axis=0).mean()) for a, b in zip(after, before, strict=True)], axis=1)
+    table = np.concatenate(
+        [(a - b) / np.sqrt(b.var(axis=0).mean()) for a, b in zip(after, before, strict=True)], axis=1
+    )
     squares = (table**2).mean(axis=1)
     assert facts.spread == 1.0 and len(result.report.chains[0].consumers) == 2
     # Each head is divided by a spread that was itself sampled: another relative error of the same order.
@@ -358,14 +368,18 @@ def test_an_inserted_bias_counts_as_parameters() -> None:
     assert codes(result.report)["h"] == "no-gain" and result.model == model
 
 
-# --- files --------------------------------------------------------------------------------------------------------------
+# --- files ---
 
 
 def test_external_data_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "work").mkdir()
     onnx.save(
-        mlp([6, 20, 16, 4]), tmp_path / "model" / "m.onnx", save_as_external_data=True, location="w.bin", size_threshold=0
+        mlp([6, 20, 16, 4]),
+        tmp_path / "model" / "m.onnx",
+        save_as_external_data=True,
+        location="w.bin",
+        size_threshold=0,
     )
     monkeypatch.chdir(tmp_path / "work")
     result = optimize(os.path.join("..", "model", "m.onnx"), "o.onnx", ratio=0.5, **CPU)
@@ -373,7 +387,7 @@ def test_external_data_are_found_from_any_folder(tmp_path: Path, monkeypatch: py
     assert onnx.load("o.onnx") == result.model == optimize(SMALL, ratio=0.5, **CPU).model
 
 
-# --- inputs -------------------------------------------------------------------------------------------------------------
+# --- inputs ---
 
 
 def npz(folder: Path, **arrays: np.ndarray) -> str:
@@ -440,7 +454,9 @@ def test_a_given_shape_is_used() -> None:
     assert checked.passed is True and checked.samples % 7 == 0
 
 
-@pytest.mark.parametrize(("shape", "said"), [({"q": (1, 2)}, "q: the inputs are x"), ({"x": (2, 6, 1)}, "does not run")])
+@pytest.mark.parametrize(
+    ("shape", "said"), [({"q": (1, 2)}, "q: the inputs are x"), ({"x": (2, 6, 1)}, "does not run")]
+)
 def test_a_shape_that_does_not_fit_is_refused(shape: dict[str, tuple[int, ...]], said: str) -> None:
     with pytest.raises(UsageError, match=f"--input-shape.*{said}"):
         optimize(SMALL, input_shape=shape, **CPU)
@@ -450,7 +466,9 @@ def test_a_radius_implies_the_ball_and_no_sample_leaves_it(monkeypatch: pytest.M
     seen = {}
     measure = narrowing.measure
 
-    def spy(alone: object, name: str, coreset: object, inputs: narrowing.LayerInputs, *rest: object, **more: object) -> object:
+    def spy(
+        alone: object, name: str, coreset: object, inputs: narrowing.LayerInputs, *rest: object, **more: object
+    ) -> object:
         seen[name] = inputs
         return measure(alone, name, coreset, inputs, *rest, **more)  # type: ignore[arg-type]
 
@@ -481,3 +499,95 @@ def test_without_a_radius_the_ball_has_the_root_of_d_and_the_report_says_so() ->
 def test_a_radius_that_proves_nothing_further_in_is_not_passed_on() -> None:
     chains = optimize(mlp([6, 20, 16, 4], activation="Reciprocal"), ratio=0.5, radius=2.0, **CPU).report.chains
     assert chains[1].error.domain.radius == pytest.approx(math.sqrt(20))
+
+
+# --- the report ---
+
+ERROR = set(
+    [
+        "unit",
+        "spread",
+        "rms",
+        "p99",
+        "max",
+        "relative",
+        "worst_output",
+        "carried_rms",
+        "samples",
+        "outside",
+        "attacked",
+        "attacked_mean",
+        "certified",
+        "certified_mean",
+        "domain",
+    ]
+)
+CHAIN = set(
+    [
+        "name",
+        "activation",
+        "features",
+        "consumers",
+        "law",
+        "inputs",
+        "outputs",
+        "width_before",
+        "width_after",
+        "kept",
+        "method",
+        "eps",
+        "status",
+        "code",
+        "reason",
+        "error",
+    ]
+)
+
+
+@pytest.mark.parametrize("asked", [{"eps": 0.3}, {"ratio": 0.5}, {"ratio": 1.0}, {"ratio": 0.5, "validate": False}])
+def test_the_report_has_every_key_always(asked: dict[str, object], tmp_path: Path) -> None:
+    out = tmp_path / "o.onnx"
+    optimize(SMALL, out, exclude="h1", report=tmp_path / "r.json", **asked, **CPU)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert {"onnx_coreset", "input", "output", "options", "chains", "validation", "seconds"} == set(report)
+    for side in ("input", "output"):
+        assert {"path", "bytes", "parameters", "macs", "sha256"} == set(report[side])
+    assert report["output"]["bytes"] == out.stat().st_size
+    assert report["output"]["sha256"] == hashlib.sha256(out.read_bytes()).hexdigest()
+    assert {"provider", "law", "samples", "passed", "outputs"} <= set(report["validation"])
+    assert all({"name", "max", "rms", "relative_rms"} == set(o) for o in report["validation"]["outputs"])
+    for chain in report["chains"]:
+        assert set(chain) == CHAIN and set(chain["error"]) == ERROR
+        assert set(chain["error"]["relative"]) == {"rms", "p99", "max"}
+        assert set(chain["error"]["domain"]) == {"kind", "centre", "radius", "low", "high", "proven"}
+        assert chain["status"] in ("pruned", "kept", "skipped")
+        assert (chain["status"] == "pruned") == (chain["code"] is None) == (chain["reason"] is None)
+        assert (chain["status"] == "skipped") == (chain["width_after"] is None) == (chain["law"] is None)
+    assert set(report["seconds"]) >= {"open", "sample", "narrow", "validate", "save"}
+
+
+def test_what_is_kept_and_counted_is_what_was_written() -> None:
+    result = optimize(SMALL, ratio=0.5, **CPU)
+    for index, chain in enumerate(result.report.chains[:2]):
+        kept, columns = list(chain.kept), [range(6), result.report.chains[0].kept][index]
+        assert kept == sorted(set(kept)) and len(kept) == chain.width_after
+        if index == 0:
+            assert np.array_equal(array(result.model, "w0"), array(SMALL, "w0")[kept][:, list(columns)])
+        assert np.array_equal(array(result.model, f"b{index}").shape, (len(kept),))
+    stored = sum(int(np.prod(t.dims)) for t in result.model.graph.initializer)
+    assert result.report.output.parameters == stored == 10 * 6 + 10 + 8 * 10 + 8 + 4 * 8 + 4
+    assert result.report.output.macs == 10 * 6 + 8 * 10 + 4 * 8
+
+
+def test_the_carried_error_is_that_inside_the_shrunk_model() -> None:
+    result = optimize(SMALL, ratio=0.5, **CPU)
+    last, output = result.report.chains[1], result.report.validation.outputs[0]
+    # The last layer's output is the model's own: both are the same table, measured once.
+    assert last.error.carried_rms == pytest.approx(output.rms, rel=1e-6) and output.rms > last.error.rms
+
+
+def test_samples_that_are_never_finite_have_no_error() -> None:
+    layers = weights([6, 20, 16, 4])
+    layers[0][0][3, 2] = np.nan
+    report = json.loads(optimize(mlp([6, 20, 16, 4], layers=layers), ratio=0.5, **CPU).report.to_json())
+    assert [o["rms"] for o in report["validation"]["outputs"]] == [None]
