@@ -2,119 +2,32 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, numpy_helper, shape_inference
+from onnx import helper, shape_inference
 
-INPUTS, NEURONS, OUTPUTS, ROWS = 5, 7, 4, 3
-TYPES: Mapping[str, int] = {"f4": TensorProto.FLOAT, "f8": TensorProto.DOUBLE, "f2": TensorProto.FLOAT16}
-Numbers = NDArray[np.generic]
+from graph_linear import (
+    CONSUMERS,
+    INPUTS,
+    LEFT_CONSUMERS,
+    LEFT_PRODUCERS,
+    MICROSOFT,
+    MOVES,
+    NEURONS,
+    OUTPUTS,
+    PRODUCERS,
+    RIGHT_CONSUMERS,
+    RIGHT_PRODUCERS,
+    ROWS,
+    TYPES,
+    Builder,
+    Region,
+)
 
-
-@dataclass
-class Builder:
-    """Nodes and constants of a graph under construction."""
-
-    rng: np.random.Generator
-    dtype: str = "f4"
-    opset: int = 17
-    rank: int = 2
-    as_nodes: bool = False
-    nodes: list[onnx.NodeProto] = field(default_factory=list)
-    initializers: list[onnx.TensorProto] = field(default_factory=list)
-    count: Iterator[int] = field(default_factory=itertools.count)
-
-    def normal(self, *shape: int) -> Numbers:
-        return self.rng.standard_normal(shape)
-
-    def constant(self, values: object, stem: str = "c", dtype: str | None = None) -> str:
-        name = f"{stem}{next(self.count)}"
-        tensor = numpy_helper.from_array(np.asarray(values, dtype=dtype or self.dtype), name)
-        if self.as_nodes:
-            self.nodes.append(helper.make_node("Constant", [], [name], value=tensor))
-        else:
-            self.initializers.append(tensor)
-        return name
-
-    def node(self, op: str, *inputs: str, **attributes: object) -> str:
-        name = f"t{next(self.count)}"
-        self.nodes.append(helper.make_node(op, list(inputs), [name], name=f"{op}_{name}", **attributes))
-        return name
-
-
-Linear = Callable[[Builder, str, int, int], str]
-Region = Callable[[Builder, str], str]
-
-
-def gemm(shape: tuple[int, ...] | str | None = None, transposed: bool = False, **attributes: float) -> Linear:
-    """Return Gemm with a bias input of `shape`: None for no bias; "n" stands for the number of outputs."""
-
-    def make(b: Builder, x: str, d: int, n: int) -> str:
-        inputs = [x, b.constant(b.normal(n, d) if transposed else b.normal(d, n), "W")]
-        if shape is not None:
-            inputs.append(b.constant(b.normal(*(n if size == "n" else size for size in shape)), "C"))
-        extra = {"transB": 1} if transposed else {}
-        return b.node("Gemm", *inputs, **attributes, **extra)
-
-    return make
-
-
-def matmul(op: str = "", shape: tuple[object, ...] = ("n",), first: bool = False, leading: int = 0) -> Linear:
-    """Return MatMul, and behind it `op` with a constant of `shape`, on the left where `first`."""
-
-    def make(b: Builder, x: str, d: int, n: int) -> str:
-        y = b.node("MatMul", x, b.constant(b.normal(*[1] * leading, d, n), "W"))
-        if not op:
-            return y
-        c = b.constant(b.normal(*(n if size == "n" else size for size in shape)), "C")
-        return b.node(op, c, y) if first else b.node(op, y, c)
-
-    return make
-
-
-PRODUCERS: Mapping[str, Linear] = {
-    "gemm": gemm(),
-    "gemm_vector": gemm(("n",)),
-    "gemm_scalar": gemm(()),
-    "gemm_one": gemm((1,)),
-    "gemm_row": gemm((1, "n"), alpha=0.3),
-    "gemm_all": gemm(("n",), transposed=True, alpha=-0.7, beta=1.6),
-    "gemm_beta0": gemm(("n",), beta=0.0),
-    "matmul": matmul(),
-    "matmul_add": matmul("Add"),
-    "add_matmul": matmul("Add", (1, "n"), first=True),
-    "matmul_sub": matmul("Sub"),
-    "sub_matmul": matmul("Sub", first=True),
-    "matmul_add_scalar": matmul("Add", ()),
-    "matmul_leading": matmul("Add", leading=1),
-}
-CONSUMERS: Mapping[str, Linear] = {
-    "gemm": gemm(),
-    "gemm_vector": gemm(("n",)),
-    "gemm_scalar": gemm(()),
-    "gemm_one": gemm((1,), beta=0.4),
-    "gemm_row": gemm((1, "n"), beta=-3.0),
-    "gemm_rows": gemm((ROWS, "n"), beta=1.7),
-    "gemm_column": gemm((ROWS, 1)),
-    "gemm_all": gemm(("n",), transposed=True, alpha=2.3, beta=0.6),
-    "gemm_beta0": gemm(("n",), alpha=0.3, beta=0.0),
-    "gemm_add": lambda b, x, d, n: b.node("Add", gemm()(b, x, d, n), b.constant(b.normal(n))),
-    "matmul": matmul(),
-    "matmul_add": matmul("Add"),
-    "add_matmul": matmul("Add", first=True),
-    "matmul_sub": matmul("Sub"),
-    "sub_matmul": matmul("Sub", first=True),
-    "matmul_add_scalar": matmul("Add", ()),
-    "matmul_add_one": matmul("Add", (1,)),
-    "matmul_add_wide": matmul("Add", (1, 1, 1, "n")),
-    "matmul_leading": matmul("Add", leading=1),
-    "matmul_tail": lambda b, x, d, n: b.node("Tanh", matmul()(b, x, d, n)),
-}
+__all__ = ["INPUTS", "NEURONS", "REGIONS", "ROWS", "Builder", "Spelling", "build", "finish", "fitting", "spellings"]
 
 
 def _gelu(order: int) -> Region:
@@ -159,7 +72,8 @@ def _dropout(b: Builder, t: str) -> str:
 
 
 def _vector(b: Builder) -> str:
-    return b.constant(b.normal(*[1] * int(b.rng.integers(b.rank)), NEURONS))
+    shape = [*[1] * int(b.rng.integers(b.rank - b.left)), NEURONS, *[1] * b.left]
+    return b.weight(b.normal(*shape), "c")
 
 
 REGIONS: Mapping[str, Region] = {
@@ -198,7 +112,7 @@ REGIONS: Mapping[str, Region] = {
 }
 FLAT_REGIONS = ("batch_norm", "batch_norm_after")
 # Regions for which ONNX Runtime has no float64 kernels on the CPU.
-SINGLE_REGIONS = ("gelu", "clip", "elu", "prelu", "soft")
+SINGLE_REGIONS = ("gelu", "clip", "leaky", "elu", "prelu", "soft")
 TAILS = ("one", "two", "apart")
 
 
@@ -207,6 +121,7 @@ class Spelling:
     """One way to write a layer.
 
     Attributes:
+        moves: How the constants reach their readers.
         tails: One consumer, two of the same tensor, or the second of the pre-activation.
         infos: Whether every tensor's shape is declared.
     """
@@ -219,51 +134,78 @@ class Spelling:
     ir: int = 8
     dtype: str = "f4"
     as_nodes: bool = False
+    moves: tuple[str, ...] = ()
     tails: str = "one"
     infos: bool = False
     seed: int = 0
 
     def __str__(self) -> str:
-        flags = f"{'-nodes' if self.as_nodes else ''}{'-infos' if self.infos else ''}"
+        flags = (
+            f"{'-nodes' if self.as_nodes else ''}{'-infos' if self.infos else ''}{''.join('-' + m for m in self.moves)}"
+        )
         place = f"r{self.rank}-o{self.opset}-ir{self.ir}-{self.dtype}"
         return f"{self.producer}-{self.region}-{self.consumer}-{self.tails}-{place}{flags}-{self.seed}"
 
     @property
     def shape(self) -> list[int | str]:
         """Shape of the model's input."""
-        return [*["N", 2, 2][: self.rank - 1], INPUTS]
+        rows = ["N", 2, 2][: self.rank - 1]
+        return [*rows[1:], INPUTS, rows[0]] if self.left else [*rows, INPUTS]
+
+    @property
+    def left(self) -> bool:
+        """Whether the neurons run along the last axis but one."""
+        return self.producer.startswith("left")
+
+
+# What can be written without operators or types of version 9.
+OLD_REGIONS = ("nothing", "relu", "sigm", "tanh", "leaky", "elu", "prelu", "div", "drop", "id", "silu", "clip", "batch")
 
 
 def fitting(spelling: Spelling) -> Spelling:
     """Return `spelling` with its rank lowered and its opset raised to what its operators can do."""
+    ends = (spelling.producer, spelling.consumer)
+    opset = max(
+        spelling.opset, 12 if "einsum" in "".join(ends) else 7 if spelling.region.startswith(OLD_REGIONS) else 9
+    )
+    single = "einsum" in "".join(ends) or "fused" in "".join(ends)
+    if single or (spelling.region.startswith(SINGLE_REGIONS) and spelling.dtype == "f8"):
+        spelling = replace(spelling, dtype="f4")
+    spelling = replace(spelling, opset=opset)
+    if opset < 11:
+        # A Gemm needed its third input.
+        full = {"gemm": "gemm_vector", "gemm_add": "gemm_row", "left_gemm": "left_gemm_column"}
+        consumer = full.get(spelling.consumer, spelling.consumer)
+        spelling = replace(spelling, producer={"gemm": "gemm_vector"}.get(ends[0], ends[0]), consumer=consumer)
+    if spelling.region in FLAT_REGIONS and spelling.left:
+        ends = ("left_matmul_add", spelling.consumer if "matmul" in spelling.consumer else "left_matmul")
+        return replace(spelling, rank=3, infos=True, producer=ends[0], consumer=ends[1])
+    if spelling.region in FLAT_REGIONS and "gemm" not in spelling.producer:
+        # A MatMul's rank is known from its declared shape alone.
+        return replace(spelling, rank=2, infos=True, producer="matmul_add")
     flat = "gemm" in spelling.producer + spelling.consumer or spelling.region in FLAT_REGIONS
     rank = 2 if flat else spelling.rank
-    if "gemm" in spelling.producer + spelling.consumer and spelling.opset < 11:
-        # A Gemm needed its third input.
-        ends = [
-            {"gemm": "gemm_vector", "gemm_add": "gemm_row"}.get(e, e) for e in (spelling.producer, spelling.consumer)
-        ]
-        spelling = replace(spelling, producer=ends[0], consumer=ends[1])
-    if spelling.region.startswith(SINGLE_REGIONS) and spelling.dtype == "f8":
-        spelling = replace(spelling, dtype="f4")
-    consumer, producer = spelling.consumer, spelling.producer
-    if spelling.region in FLAT_REGIONS and not producer.startswith("gemm"):
-        # A MatMul's rank is known from its declared shape alone.
-        return replace(spelling, rank=2, consumer=consumer, infos=True, producer=producer.replace("_leading", ""))
-    return replace(spelling, rank=rank, producer=producer if rank > 2 else producer.replace("_leading", ""))
+    producer = spelling.producer if rank > 2 else spelling.producer.replace("_leading", "")
+    return replace(spelling, rank=rank, producer=producer)
 
 
 def build(spelling: Spelling) -> onnx.ModelProto:
     """Return the model that `spelling` describes: input "x", outputs "y0" and, with two tails, "y1"."""
     s = spelling
-    b = Builder(np.random.default_rng(s.seed), s.dtype, s.opset, s.rank, s.as_nodes)
+    b = Builder(np.random.default_rng(s.seed), s.dtype, s.opset, s.rank, s.as_nodes, s.left, s.moves)
     made = PRODUCERS[s.producer](b, "x", INPUTS, NEURONS)
     hidden = REGIONS[s.region](b, made)
     read = {"one": [hidden], "two": [hidden, hidden], "apart": [hidden, made]}[s.tails]
     for index, tensor in enumerate(read):
         last = CONSUMERS[s.consumer](b, tensor, NEURONS, OUTPUTS)
         b.nodes.append(helper.make_node("Identity", [last], [f"y{index}"]))
-    return finish(b, s.shape, len(read), s.ir, s.infos)
+    model = finish(b, s.shape, len(read), s.ir, s.infos)
+    for output in model.graph.output:
+        if not output.type.tensor_type.HasField("shape"):
+            # Shapes behind operators of ONNX Runtime's own are not inferred.
+            rank = 4 if "wide" in s.consumer else max(s.rank, 3 if "leading" in s.consumer else 2)
+            output.CopyFrom(helper.make_tensor_value_info(output.name, TYPES[s.dtype], [None] * rank))
+    return model
 
 
 def finish(b: Builder, shape: list[int | str], outputs: int = 1, ir: int = 8, infos: bool = False) -> onnx.ModelProto:
@@ -275,6 +217,8 @@ def finish(b: Builder, shape: list[int | str], outputs: int = 1, ir: int = 8, in
         for tensor in b.initializers:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     model = helper.make_model(graph, ir_version=ir, opset_imports=[helper.make_opsetid("", b.opset)])
+    if any(node.domain == MICROSOFT for node in b.nodes):
+        model.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     inferred = shape_inference.infer_shapes(model, strict_mode=True)
     for end, known in zip(model.graph.output, inferred.graph.output, strict=True):
         end.CopyFrom(known)
@@ -295,18 +239,25 @@ def spellings(count: int = 3, seed: int = 0) -> list[Spelling]:
             "region": pick(REGIONS),
             "consumer": pick(CONSUMERS),
             "rank": pick((2, 3, 4)),
-            "opset": pick((9, 13, 17, 20)),
+            "opset": pick((7, 9, 11, 13, 17, 20, 21, 24)),
             "ir": pick((3, 8, 8)),
             "dtype": pick(("f4", "f4", "f8", "f2")),
             "as_nodes": pick((False, False, True)),
+            "moves": pick(((), (), (pick(MOVES),), (pick(MOVES), pick(MOVES)), ("transposed", "reshaped", "widened"))),
             "tails": pick(TAILS),
             "infos": pick((False, True)),
             "seed": int(rng.integers(1000)),
         }
-        if "matmul" in str(fixed.get("producer", "")):
-            drawn["consumer"] = pick(c for c in CONSUMERS if "matmul" in c)
-        if "matmul" in str(fixed.get("consumer", "")):
-            drawn["producer"] = pick(c for c in PRODUCERS if "matmul" in c)
+        if "producer" not in fixed:
+            makers = LEFT_PRODUCERS if "consumer" in fixed and fixed["consumer"] in LEFT_CONSUMERS else PRODUCERS
+            makers = makers if "consumer" not in fixed or makers is LEFT_PRODUCERS else RIGHT_PRODUCERS
+            free = "gemm" not in str(fixed.get("consumer", "gemm"))
+            drawn["producer"] = pick(p for p in makers if not free or "gemm" not in p)
+        if "consumer" not in fixed:
+            producer = str({**drawn, **fixed}["producer"])
+            readers = LEFT_CONSUMERS if producer in LEFT_PRODUCERS else RIGHT_CONSUMERS
+            free = "gemm" not in producer and "producer" in fixed
+            drawn["consumer"] = pick(c for c in readers if not free or "gemm" not in c)
         return fitting(Spelling(**{**drawn, **fixed}))  # type: ignore[arg-type]
 
     found = [one(producer=name) for name in PRODUCERS for _ in range(count)]

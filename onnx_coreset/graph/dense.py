@@ -21,6 +21,12 @@ from onnx_coreset.graph.document import Document, Numbers
 from onnx_coreset.graph.skip import Stop
 from onnx_coreset.graph.sources import is_float, moving_node
 
+
+def _names(words: str) -> frozenset[str]:
+    """Return the words of a text."""
+    return frozenset(words.split())
+
+
 STANDARD = (None, "", "ai.onnx")
 MICROSOFT = "com.microsoft"
 GEMMS = ("Gemm", "FusedGemm")
@@ -28,16 +34,14 @@ _PRODUCTS = frozenset(
     {("", "Gemm"), ("", "MatMul"), ("", "Einsum")}
     | {(MICROSOFT, op) for op in ("FusedGemm", "FusedMatMul", "TransposeMatMul")}
 )
-_QUANTIZED = frozenset(
+_QUANTIZED = _names(
     "MatMulInteger QLinearMatMul ConvInteger QLinearConv QGemm MatMulNBits MatMulBnb4 MatMulFpQ4 "
-    "DynamicQuantizeMatMul MatMulIntegerToFloat DynamicQuantizeLSTM QAttention".split()
+    "DynamicQuantizeMatMul MatMulIntegerToFloat DynamicQuantizeLSTM QAttention"
 )
-_DEQUANTIZERS = frozenset(
-    "DequantizeLinear QuantizeLinear DequantizeBFP DequantizeWithOrder Quant BipolarQuant Trunc".split()
-)
-_ACTIVATIONS = {
-    **{name: () for name in ("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign")},
-    **{name: ("alpha",) for name in ("LeakyRelu", "ThresholdedRelu", "Elu", "Celu")},
+_DEQUANTIZERS = _names("DequantizeLinear QuantizeLinear DequantizeBFP DequantizeWithOrder Quant BipolarQuant Trunc")
+_ACTIVATIONS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign"), ()),
+    **dict.fromkeys(("LeakyRelu", "ThresholdedRelu", "Elu", "Celu"), ("alpha",)),
     "HardSigmoid": ("alpha", "beta"),
     "Selu": ("alpha", "gamma"),
 }

@@ -184,8 +184,8 @@ class Document:
     def assign(self, node: gs.Node, index: int, numbers: Numbers) -> None:
         """Make `numbers` the constant that input `index` of `node` reads.
 
-        A stored constant is edited in place, through the nodes that move it. One with other readers is left to them, and
-        `node` gets a constant of its own under a fresh name; nodes that made only the old one are removed.
+        A stored constant is edited in place, through the nodes that move it. One with other readers is left to them,
+        and `node` gets a constant of its own under a fresh name; nodes that made only the old one are removed.
 
         Args:
             node: The reader.

@@ -69,6 +69,8 @@ class Move:
         Args:
             numbers: Of the shape `after`, or of one that differs from it along a single axis.
         """
+        if numbers.ndim != len(self.after):
+            return None
         if self.order is not None:
             turned = numbers.transpose(np.argsort(self.order))
             return turned.astype(self.was, copy=False)

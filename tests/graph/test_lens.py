@@ -9,6 +9,7 @@ from onnx import numpy_helper, shape_inference
 
 from graph_bounds import enclosures, unit
 from graph_spellings import INPUTS, ROWS, Spelling, build, fitting, spellings
+from onnx_coreset.core.activations.operators import ELEMENTWISE
 from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, shrink, whole
 from onnx_coreset.edge.runtime import Session, choose, with_outputs
 from onnx_coreset.graph.codec import decode, encode
@@ -61,9 +62,12 @@ def offsets(space: Space, count: int) -> list[np.ndarray]:
     for consumer, _ in space.consumers:
         bias = consumer.bias()
         extra = np.zeros((count, consumer.outputs))
-        if bias is not None and len(bias.shape) == 2 and bias.shape[0] > 1:
+        if bias is not None and bias.node is consumer.dense.node:
             stored = consumer.dense.document.constant(bias.node.inputs[bias.index]).astype("f8")
-            extra = extra + bias.factor * (stored - stored[:1])
+            right = consumer.dense.axes.axis == -1
+            full = np.broadcast_to(stored, extra.shape if right else extra.T.shape)
+            full = full if right else full.T
+            extra = extra + bias.factor * (full - full[:1])
         found.append(extra)
     return found
 
@@ -71,7 +75,13 @@ def offsets(space: Space, count: int) -> list[np.ndarray]:
 def run(model: onnx.ModelProto, space: Space, x: np.ndarray) -> list[np.ndarray]:
     names = [consumer.output.name for consumer, _ in space.consumers]
     results = Session(with_outputs(model, names), CPU, threads=1).run({"x": x}, names)
-    return [results[name].astype("f8").reshape(-1, results[name].shape[-1]) for name in names]
+    axes = [consumer.dense.axes.axis for consumer, _ in space.consumers]
+    return [rows(results[name].astype("f8"), axis) for name, axis in zip(names, axes, strict=True)]
+
+
+def rows(values: np.ndarray, axis: int) -> np.ndarray:
+    turned = np.moveaxis(values, axis, -1)
+    return turned.reshape(-1, turned.shape[-1])
 
 
 def assert_runs_as_read(model: onnx.ModelProto, spelling: Spelling, slack: list[np.ndarray] | None = None) -> None:
@@ -79,13 +89,18 @@ def assert_runs_as_read(model: onnx.ModelProto, spelling: Spelling, slack: list[
     document = decode(model)
     space = only(document)
     x = sample(spelling)
-    flat = x.reshape(-1, INPUTS).astype("f8")
+    flat = rows(x, space.input_axis).astype("f8")
     layer = read(document, space)
     values = [r.apply(r.features.evaluate(flat)) for r in layer.readouts]
     bounds = enclosures(document, space, flat)
-    for value, (low, high), got, extra in zip(
-        values, bounds, run(model, space, x), offsets(space, len(flat)), strict=True
+    for value, (low, high), got, extra, (consumer, _) in zip(
+        values, bounds, run(model, space, x), offsets(space, len(flat)), space.consumers, strict=True
     ):
+        fused = consumer.dense.fused
+        if fused is not None:
+            # What follows inside the operator is no part of the layer; it is increasing.
+            value, low, high = (ELEMENTWISE[fused.op]([v], dict(fused.attributes)) for v in (value, low, high))
+            low, high = low - 8 * unit(np.dtype("f4")), high + 8 * unit(np.dtype("f4"))
         half = np.maximum(high - value, value - low)
         assert np.all(half >= 0)
         assert np.all(np.abs(got - value - extra) <= half + 4 * unit(np.dtype(spelling.dtype)) * np.abs(extra))
@@ -111,7 +126,8 @@ def test_what_is_written_is_read_back_up_to_one_rounding(spelling: Spelling) -> 
     _, layer, coreset, after = written(spelling)
     document = decode(after)
     again, wanted = read(document, only(document)), shrink(layer, coreset)
-    u, tiny = unit(np.dtype(spelling.dtype)), float(np.finfo(spelling.dtype).smallest_subnormal)
+    kept = "f2" if "widened" in spelling.moves else spelling.dtype
+    u, tiny = unit(np.dtype(kept)), float(np.finfo(kept).smallest_subnormal)
     # Taking alpha or beta out and putting it back costs two roundings in float64, and so does a bias that is shifted.
     exact = 3 * unit(np.dtype("f8"))
     grid = np.linspace(-3, 3, 13)[:, None]
@@ -119,7 +135,8 @@ def test_what_is_written_is_read_back_up_to_one_rounding(spelling: Spelling) -> 
     for got, aim, old in zip(again.readouts, wanted.readouts, layer.readouts, strict=True):
         assert np.array_equal(got.features.incoming, aim.features.incoming)
         assert np.array_equal(got.features.bias, aim.features.bias)
-        assert got.features.activation.name == aim.features.activation.name
+        # Of fewer neurons, a composite may be recognised.
+        assert aim.features.activation.name in ("composite", got.features.activation.name)
         t = np.broadcast_to(grid, (13, again.width))
         assert np.array_equal(got.features.activation(t), aim.features.activation(t))
         assert np.all(np.abs(got.outgoing - aim.outgoing) <= (u + exact) * np.abs(aim.outgoing) + 3 * tiny)
@@ -149,6 +166,8 @@ def test_restricting_keeps_every_stored_number_as_it_was(spelling: Spelling) -> 
     assert len(after.graph.node) == len(model.graph.node)
     old = {t.name: numpy_helper.to_array(t) for t in constants(model)}
     for tensor in constants(after):
+        if tensor.data_type == onnx.TensorProto.INT64:
+            continue  # the target of a Reshape
         assert np.isin(numpy_helper.to_array(tensor), old[tensor.name]).all()
 
 
