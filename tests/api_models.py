@@ -68,7 +68,9 @@ def built(
     return helper.make_model(graph, ir_version=8, opset_imports=opsets)
 
 
-def with_nodes(model: onnx.ModelProto, *nodes: onnx.NodeProto, outputs: dict[str, int] | None = None) -> onnx.ModelProto:
+def with_nodes(
+    model: onnx.ModelProto, *nodes: onnx.NodeProto, outputs: dict[str, int] | None = None
+) -> onnx.ModelProto:
     """The model with more nodes at its end and more outputs (name: element type, shapes left open)."""
     copy = onnx.ModelProto()
     copy.CopyFrom(model)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_the_least_width_is_found_where_errors_fall_with_the_width() -> None:
     layer = plain()
     found = choices(layer)
     measured = [relative(layer, found, m, HOLD, Options()) for m in range(1, 13)]
-    assert all(b < a for a, b in zip(measured[:-1], measured[1:], strict=True))
+    assert all(b < a for a, b in pairwise(measured))
     for width, error in enumerate(measured[:-1], start=1):
         assert least_width(found, HOLD, Options(eps=error * (1 + 1e-9))) == width
 

@@ -37,7 +37,9 @@ def layer_outputs(model: onnx.ModelProto, provider: Provider, samples: Samples) 
     name = model.graph.input[0].name
     rows = samples.rows
     parts: list[list[Array]] = [[] for _ in model.graph.output]
-    for part in _blocks(rows, samples.rank):
+    # A layer on plain rows says so; any other takes inputs of the rank they had.
+    shape = model.graph.input[0].type.tensor_type.shape
+    for part in _blocks(rows, len(shape.dim)):
         values = session.run({name: part})
         for index, output in enumerate(model.graph.output):
             value = values[output.name]
@@ -194,7 +196,7 @@ def _gather(
     if before.dtype.kind not in "fV" or random:
         return
     old, new = before.astype(np.float64), after.astype(np.float64)
-    if np.isfinite(old).all() and not np.isfinite(new).all():
+    if (np.isfinite(old) & ~np.isfinite(new)).any():
         faults[name] = f"{name} has new values that are not finite"
     old, new = (v.reshape(len(v), int(np.prod(v.shape[1:]))) if v.ndim > 1 else v.reshape(1, -1) for v in (old, new))
     table.before.append(old)
@@ -209,7 +211,7 @@ def _measured(name: str, table: _Table) -> TensorError:
         for parts in (table.before, table.after)
     )
     finite = np.isfinite(old).all(axis=1) & np.isfinite(new).all(axis=1)
-    difference = (new - old)[finite]
+    difference = new[finite] - old[finite]
     if not difference.size:
         return TensorError(name, np.nan, np.nan, np.nan)
     return TensorError(
