@@ -13,99 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
-from onnx_coreset.core.activations.program import Activation
 from onnx_coreset.core.arrays import Array, Indices, frozen, frozen_indices
-from onnx_coreset.core.laws import Law
+from onnx_coreset.core.features import Features, Gated, Neurons
 
-
-class Features(Protocol):
-    """What the neurons of a layer compute: x of shape (d,) -> h of shape (n, s)."""
-
-    @property
-    def width(self) -> int:
-        """Number of neurons n."""
-
-    @property
-    def columns(self) -> int:
-        """Number of columns s a neuron has (1 for dense layers)."""
-
-    @property
-    def inputs(self) -> int:
-        """Number of inputs d."""
-
-    @property
-    def name(self) -> str:
-        """The kind of features and activation, for a report."""
-
-    def evaluate(self, x: Array) -> Array:
-        """Return the features (N, n, s) of inputs (N, d)."""
-
-    def sample(self, law: Law, count: int, rng: np.random.Generator) -> Array:
-        """Return the features (count, n, s) of `count` inputs drawn from `law`."""
-
-    def take(self, kept: Indices) -> Features:
-        """Return the features of the neurons `kept` (m,) alone, in that order."""
-
-
-@dataclass(frozen=True)
-class Neurons:
-    """Dense neurons h_j = f(incoming_j . x + bias_j).
-
-    Attributes:
-        incoming: Incoming weights, shape (n, d).
-        bias: Biases, shape (n,).
-        activation: The elementwise function f; it may have parameters of its own for each neuron.
-    """
-
-    incoming: Array
-    bias: Array
-    activation: Activation
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "incoming", frozen(self.incoming))
-        object.__setattr__(self, "bias", frozen(self.bias))
-        if self.incoming.ndim != 2 or self.bias.shape != self.incoming.shape[:1]:
-            raise ValueError(f"incoming {self.incoming.shape} and bias {self.bias.shape} do not fit")
-
-    @property
-    def width(self) -> int:
-        """Number of neurons n."""
-        return int(self.incoming.shape[0])
-
-    @property
-    def columns(self) -> int:
-        """Number of columns a neuron has: 1."""
-        return 1
-
-    @property
-    def inputs(self) -> int:
-        """Number of inputs d."""
-        return int(self.incoming.shape[1])
-
-    @property
-    def name(self) -> str:
-        """The kind of features, for a report."""
-        return "neurons"
-
-    def preactivations(self, x: Array) -> Array:
-        """Return incoming . x + bias, shape (N, n), of inputs (N, d)."""
-        return np.asarray(x, dtype=np.float64) @ self.incoming.T + self.bias
-
-    def evaluate(self, x: Array) -> Array:
-        """Return the features (N, n, 1) of inputs (N, d)."""
-        return self.activation(self.preactivations(x))[:, :, None]
-
-    def sample(self, law: Law, count: int, rng: np.random.Generator) -> Array:
-        """Return the features (count, n, 1) of `count` inputs drawn from `law`."""
-        return self.evaluate(law.sample(count, rng))
-
-    def take(self, kept: Indices) -> Neurons:
-        """Return the neurons `kept` (m,) alone, in that order."""
-        return Neurons(self.incoming[kept], self.bias[kept], self.activation.take(kept))
+__all__ = [
+    "Coreset",
+    "Features",
+    "Gated",
+    "HiddenLayer",
+    "Neurons",
+    "Readout",
+    "restrict",
+    "shrink",
+    "whole",
+]
 
 
 @dataclass(frozen=True)

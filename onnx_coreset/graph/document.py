@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
+from onnx_coreset.graph.shapes import Shapes
 from onnx_coreset.graph.sources import Change, Move, Numbers, Source, move, moving_node
 
 __all__ = ["Document", "Numbers", "Origin", "Scope", "Shape", "constant_node"]
@@ -81,6 +83,11 @@ class Document:
     def graph(self) -> gs.Graph:
         """The main graph."""
         return self.scopes[0].graph
+
+    @cached_property
+    def shapes(self) -> Shapes:
+        """Shapes of all tensors, inferred where none is declared."""
+        return Shapes(self.proto, [(scope.path, scope.tensors) for scope in self.scopes])
 
     @property
     def opset(self) -> int:

@@ -11,6 +11,7 @@ from onnx import helper, numpy_helper
 from onnx_coreset.core.layer import Coreset
 from onnx_coreset.graph.codec import decode, encode
 from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.flat import flat, message_of
 from onnx_coreset.graph.lens import write
 from onnx_coreset.graph.space import Space, spaces
 
@@ -27,9 +28,18 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
 
     Returns:
         A model with the layer's own nodes and constants, but of a bias that differs between rows the first row alone.
-        Inputs and outputs run along the last axis, transposed where the layer has them along another. O(parameters of
-        the layer).
+        Inputs and outputs run along the last axis, transposed where the layer has them along another; a layer that
+        moves its neurons takes plain rows, whatever `rank` says. O(parameters of the layer).
     """
+    graph = flat(document, space) if space.region.moved else _as_it_stands(document, space, rank)
+    model = onnx.ModelProto(ir_version=max(document.proto.ir_version, _OLDEST_IR))
+    model.opset_import.extend(document.proto.opset_import)
+    model.graph.CopyFrom(graph)
+    return model
+
+
+def _as_it_stands(document: Document, space: Space, rank: int) -> onnx.GraphProto:
+    """Return the graph of a layer whose own nodes run on inputs of any number of samples."""
     scope = document.scope_of(space.producer.dense.node)
     assert scope is not None
     rank = space.input_rank or rank
@@ -44,7 +54,9 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
         for tensor in node.inputs:
             if tensor.name and tensor is not source and id(tensor) not in made:
                 _constant(document, tensor, graph, by_row.get(id(tensor)))
-        graph.node.add().CopyFrom(_plain(_message(document, node)) if id(node) in fused else _message(document, node))
+        graph.node.add().CopyFrom(
+            _plain(message_of(document, node)) if id(node) in fused else message_of(document, node)
+        )
     kind = helper.np_dtype_to_tensor_dtype(space.producer.dense.stored.dtype)
     axes = [f"axis_{i}" for i in range(rank - 1)]
     graph.input.append(helper.make_tensor_value_info(source.name, kind, [*axes, space.producer.dense.inputs]))
@@ -57,10 +69,7 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
         shape[space.producer.axis] = space.width
         graph.value_info.append(helper.make_tensor_value_info(space.producer.output.name, kind, shape))
     _turn(document, space, graph, rank)
-    model = onnx.ModelProto(ir_version=max(document.proto.ir_version, _OLDEST_IR))
-    model.opset_import.extend(document.proto.opset_import)
-    model.graph.CopyFrom(graph)
-    return model
+    return graph
 
 
 def _turn(document: Document, space: Space, graph: onnx.GraphProto, rank: int) -> None:
@@ -103,20 +112,11 @@ def shrunk(model: onnx.ModelProto, name: str, coreset: Coreset) -> onnx.ModelPro
         coreset: A coreset of that layer.
     """
     document = decode(model)
-    space = next(s for s in spaces(document) if isinstance(s, Space) and s.name == name)
+    # What a Concat stood behind is named by what the consumer reads there.
+    found = [s for s in spaces(document) if isinstance(s, Space)]
+    space = next((s for s in found if s.name == name), found[0])
     write(document, space, coreset)
     return encode(document)
-
-
-def _message(document: Document, node: gs.Node) -> onnx.NodeProto:
-    origin = document.origins[id(node)]
-    scope = document.scope_of(node)
-    assert scope is not None
-    graph = document.proto.graph
-    for position, name in scope.path:
-        graph = next(a for a in graph.node[position].attribute if a.name == name).g
-    message: onnx.NodeProto = graph.node[origin.position]
-    return message
 
 
 def _plain(message: onnx.NodeProto) -> onnx.NodeProto:
@@ -134,7 +134,7 @@ def _biases(space: Space) -> Iterator[tuple[gs.Tensor, tuple[slice, ...]]]:
 
     A bias with a row for each of the model's samples fits no other number of samples: the first row stands for all.
     """
-    for product in (space.producer.dense, *(consumer.dense for consumer, _ in space.consumers)):
+    for product in (*(maker.dense for maker in space.producers), *(consumer.dense for consumer, _ in space.consumers)):
         bias = product.third()
         if bias is not None:
             size = len(product.document.constant_shape(bias) or ())

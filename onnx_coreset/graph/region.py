@@ -1,11 +1,12 @@
-"""What stands between the producer and the consumers: an elementwise program, by reference to the graph.
+"""What stands between the producers and the consumers: an elementwise program, by reference to the graph.
 
 The constants of the steps are read when they are asked for, since cutting one layer changes the vectors of the next.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -13,7 +14,7 @@ import onnx_graphsurgeon as gs
 from onnx_coreset.core.activations.program import Operand, Program, Step
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.graph.document import Document
-from onnx_coreset.graph.rules import ConstantAt, Elementwise
+from onnx_coreset.graph.values import ConstantAt, Count, Elementwise, Layout, Moved
 
 
 @dataclass(frozen=True)
@@ -21,70 +22,160 @@ class Region:
     """The tensors and steps of a space.
 
     Attributes:
-        steps: Elementwise steps; step i makes value i + 1, and value 0 is what the producer writes.
+        steps: Elementwise steps; values 0 .. arity-1 are the pre-activations, and step i makes value arity + i.
         tensors: Every tensor whose neurons run along an axis, with that axis, counted from the end.
-        nodes: Every node between producer and consumers.
+        nodes: Every node between producers and consumers.
+        layouts: How the neurons' axis of each tensor is filled.
+        moved: The nodes that move the neurons, by identity.
+        aside: Nodes that read the shape of a tensor alone.
+        arity: Number of pre-activations.
+        width: Number of neurons n.
     """
 
     steps: tuple[Elementwise, ...]
     tensors: tuple[tuple[gs.Tensor, int], ...]
     nodes: tuple[gs.Node, ...]
+    layouts: tuple[Layout, ...]
+    moved: dict[int, Moved] = field(default_factory=dict)
+    aside: tuple[gs.Node, ...] = ()
+    arity: int = 1
+    width: int = 0
 
-    def program(self, document: Document, value: int) -> Program:
-        """Return the program that computes `value` from the pre-activation, with its constants read.
+    def streams(self, value: int) -> frozenset[int]:
+        """Return the pre-activations that `value` depends on."""
+        return frozenset(n for n in self._needed(value) if n < self.arity)
+
+    def joint(self, value: int) -> tuple[int, int, int]:
+        """Return the number of the product of two pre-activations that `value` is, or scales, and its two factors."""
+        operands = [o for o in self.steps[value - self.arity].operands if isinstance(o, int)]
+        if len(operands) == 2:
+            return value, operands[0], operands[1]
+        return self.joint(operands[0])
+
+    def _needed(self, value: int, aliases: dict[int, int] | None = None) -> set[int]:
+        needed = {value}
+        for number in range(len(self.steps) + self.arity - 1, self.arity - 1, -1):
+            if number in needed and number in (aliases or {}):
+                needed.add((aliases or {})[number])
+            elif number in needed:
+                needed.update(o for o in self.steps[number - self.arity].operands if isinstance(o, int))
+        return needed
+
+    def program(self, document: Document, value: int, aliases: dict[int, int] | None = None) -> Program:
+        """Return the program that computes `value` from its one pre-activation, with its constants read.
 
         Args:
             document: The model.
             value: Number of the value a consumer reads.
+            aliases: Values to be taken for earlier ones.
         """
-        needed = {value}
-        for number in range(len(self.steps), 0, -1):
-            if number in needed:
-                needed.update(o for o in self.steps[number - 1].operands if isinstance(o, int))
-        order = {0: 0}
+        aliases = aliases or {}
+        order: dict[int, int] = {}
         steps: list[Step] = []
-        for number in sorted(needed - {0}):
-            steps.append(_step(document, self.steps[number - 1], order))
-            order[number] = len(steps)
+        for number in sorted(self._needed(value, aliases)):
+            if number in aliases:
+                order[number] = order[aliases[number]]
+            elif number < self.arity:
+                order[number] = 0
+            else:
+                steps.append(self._step(document, self.steps[number - self.arity], order))
+                order[number] = len(steps)
         return Program(tuple(steps))
 
+    def constants(self) -> Iterator[ConstantAt]:
+        """Yield every constant that has an entry for each neuron, once."""
+        seen: set[tuple[int, int]] = set()
+        for step in self.steps:
+            for operand in step.operands:
+                if isinstance(operand, ConstantAt) and operand.per_neuron is not None:
+                    if (id(operand.node), operand.index) not in seen:
+                        yield operand
+                    seen.add((id(operand.node), operand.index))
+
+    def counts(self) -> Iterator[list[Count]]:
+        """Yield the integers that count neurons, those of one constant or attribute together."""
+        groups: dict[tuple[int, int], dict[int, Count]] = {}
+        for moved in self.moved.values():
+            for count in moved.counts:
+                groups.setdefault((id(count.node), count.index), {})[count.position] = count
+        for group in groups.values():
+            yield list(group.values())
+
+    def columns(self, kept: Indices) -> dict[int, Indices]:
+        """Return the entries that stay of each tensor whose neurons run along the last axis, by identity."""
+        last = [(t, layout) for (t, axis), layout in zip(self.tensors, self.layouts, strict=True) if axis == -1]
+        return {id(tensor): layout.indices(kept, self.width) for tensor, layout in last}
+
     def slice(self, document: Document, kept: Indices) -> None:
-        """Keep the neurons `kept` (m,) of every constant and every declared shape.
+        """Keep the neurons `kept` (m,) of every constant, every count and every declared shape.
 
         Args:
             document: The model; it is edited.
             kept: Strictly increasing indices.
         """
-        for step in self.steps:
-            for operand in step.operands:
-                if isinstance(operand, ConstantAt) and operand.per_neuron is not None:
-                    numbers = document.constant(operand.node.inputs[operand.index])
-                    assert numbers is not None
-                    if numbers.shape[operand.per_neuron] != kept.size:
-                        document.assign(operand.node, operand.index, np.take(numbers, kept, axis=operand.per_neuron))
-        for tensor, axis in self.tensors:
+        for at in self.constants():
+            numbers = document.constant(at.node.inputs[at.index])
+            assert numbers is not None and at.per_neuron is not None
+            indices = at.layout.indices(kept, self.width)
+            if numbers.shape[at.per_neuron] != indices.size:
+                document.assign(at.node, at.index, np.take(numbers, indices, axis=at.per_neuron))
+        if kept.size != self.width:
+            for group in self.counts():
+                self._recount(document, group, int(kept.size))
+        for (tensor, axis), layout in zip(self.tensors, self.layouts, strict=True):
+            size = layout.total(int(kept.size))
+            document.shapes.narrow(tensor, axis, size)
             if tensor.shape is not None and len(tensor.shape) >= -axis and isinstance(tensor.shape[axis], int):
                 shape = list(tensor.shape)
-                shape[axis] = int(kept.size)
+                shape[axis] = size
                 tensor.shape = shape
 
+    def _recount(self, document: Document, group: list[Count], width: int) -> None:
+        """Rewrite integers of one constant; a node that computes sizes for others too gets a copy of its own."""
+        node, index, attribute = group[0].node, group[0].index, group[0].attribute
+        sizes = {count.position: count.factor * width + count.offset for count in group}
+        if attribute:
+            node.attrs[attribute] = [sizes.get(i, n) for i, n in enumerate(node.attrs[attribute])]
+            return
+        if not any(node is member for member in self.nodes):
+            node = self._own(document, node)
+        numbers = document.constant(node.inputs[index])
+        assert numbers is not None
+        changed = numbers.copy()
+        for position, size in sizes.items():
+            changed.reshape(-1)[position] = size
+        document.assign(node, index, changed)
 
-def _step(document: Document, step: Elementwise, order: dict[int, int]) -> Step:
-    operands: list[Operand] = []
-    for operand in step.operands:
-        if isinstance(operand, int):
-            operands.append(order[operand])
-        else:
-            operands.append(_constant(document, operand))
-    return Step(step.op, tuple(operands), step.attributes)
+    def _own(self, document: Document, node: gs.Node) -> gs.Node:
+        """Return `node`, or a copy of it for this space where others read what it makes."""
+        made = node.outputs[0]
+        members = {id(member) for member in self.nodes}
+        readers = [reader for reader in made.outputs if id(reader) in members]
+        if len(readers) == len(made.outputs) and not document.is_output(made):
+            return node
+        scope = document.scope_of(node)
+        assert scope is not None
+        output = gs.Variable(document.fresh(f"{made.name}_own"), dtype=made.dtype, shape=made.shape)
+        name = document.fresh(f"{node.name or made.name}_own")
+        copy = gs.Node(node.op, name=name, attrs=dict(node.attrs), inputs=list(node.inputs), outputs=[output])
+        scope.graph.nodes.insert(next(i for i, n in enumerate(scope.graph.nodes) if n is node) + 1, copy)
+        for reader in readers:
+            for index in [i for i, tensor in enumerate(reader.inputs) if tensor is made]:
+                reader.inputs[index] = output
+        return copy
 
+    def _step(self, document: Document, step: Elementwise, order: dict[int, int]) -> Step:
+        operands: list[Operand] = []
+        for operand in step.operands:
+            operands.append(order[operand] if isinstance(operand, int) else self._constant(document, operand))
+        return Step(step.op, tuple(operands), step.attributes)
 
-def _constant(document: Document, at: ConstantAt) -> Array:
-    """Return the constant as a number or a vector; only Clip has operands that can be left out: its bounds."""
-    tensor = at.node.inputs[at.index]
-    if not tensor.name:
-        return np.full((), -np.inf if at.index == 1 else np.inf)
-    numbers = document.constant(tensor)
-    assert numbers is not None
-    values = numbers.astype(np.float64)
-    return values.reshape(-1) if at.per_neuron is not None else values.reshape(())
+    def _constant(self, document: Document, at: ConstantAt) -> Array:
+        """Return the constant as a number or a vector; only Clip has operands that can be left out: its bounds."""
+        tensor = at.node.inputs[at.index]
+        if not tensor.name:
+            return np.full((), -np.inf if at.index == 1 else np.inf)
+        numbers = document.constant(tensor)
+        assert numbers is not None
+        values = numbers.astype(np.float64).reshape(-1)
+        return values[at.layout.block(self.width, at.copy)] if at.per_neuron is not None else values.reshape(())

@@ -2,91 +2,46 @@
 
 A rule is asked when a node is reached by a tensor whose neurons run along a known axis (counted from the end, so that
 broadcasting needs no ranks). It answers with an `Elementwise` step, with `Same` where the neurons pass untouched, or
-with a `Stop`. An operator without a row stops the walk.
+with a `Stop`; operators that only move neurons are in `moves`. An operator without a row stops the walk.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from types import MappingProxyType
 
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_coreset.graph.document import Document
+from onnx_coreset.graph import moves, parts
 from onnx_coreset.graph.skip import Stop
+from onnx_coreset.graph.values import (
+    Arrival,
+    Aside,
+    ConstantAt,
+    Elementwise,
+    Joined,
+    Operand,
+    Outcome,
+    Same,
+    Steps,
+    Value,
+)
 
+__all__ = [
+    "MOVES",
+    "REDUCTIONS",
+    "RULES",
+    "Arrival",
+    "ConstantAt",
+    "Elementwise",
+    "Outcome",
+    "Steps",
+    "Value",
+    "outcome",
+    "stopped",
+]
 
-@dataclass(frozen=True)
-class Value:
-    """A tensor of the space.
-
-    Attributes:
-        number: Number of the value it holds in the region's program.
-        axis: Axis of the neurons, counted from the end.
-        rank: Number of axes, where known.
-    """
-
-    number: int
-    axis: int
-    rank: int | None = None
-
-
-@dataclass(frozen=True)
-class ConstantAt:
-    """A constant operand, by where it is read.
-
-    Attributes:
-        node: The node that reads it.
-        index: Index of the input.
-        per_neuron: Axis (from the end) that its neurons run along, or None where it is one number for all.
-    """
-
-    node: gs.Node
-    index: int
-    per_neuron: int | None
-
-
-Operand = int | ConstantAt
-
-
-@dataclass(frozen=True)
-class Elementwise:
-    """The node computes each neuron from itself alone."""
-
-    op: str
-    operands: tuple[Operand, ...]
-    axis: int
-    rank: int | None
-    attributes: tuple[tuple[str, float | int | str], ...] = ()
-
-
-@dataclass(frozen=True)
-class Same:
-    """The node hands the neurons on as they are."""
-
-    value: Value
-
-
-@dataclass(frozen=True)
-class Arrival:
-    """A node that the walk has reached.
-
-    Attributes:
-        document: The model.
-        node: The node.
-        inside: Inputs that belong to the space, by index.
-        width: Number of neurons.
-    """
-
-    document: Document
-    node: gs.Node
-    inside: dict[int, Value]
-    width: int
-
-
-Outcome = Elementwise | Same | Stop
 Rule = Callable[[Arrival], Outcome]
 
 
@@ -106,29 +61,30 @@ def stopped(node: gs.Node) -> Stop:
     if name in _NORMS:
         return Stop("norm", f"{name} mixes the neurons")
     if name in _MOVES:
-        return Stop("reshape", f"{name} rearranges the neurons")
+        return moves.mixed(node)
     if name in ("Conv", "ConvTranspose"):
         return Stop("convolution", f"{name} reads the hidden tensor")
     return Stop("operator", f"{name} is not elementwise")
 
 
-def _operand(arrival: Arrival, index: int, axis: int) -> Operand | Stop:
-    """Return input `index` as an operand of an elementwise step whose neurons run along `axis`."""
+def _operand(arrival: Arrival, index: int, value: Value, copy: int) -> Operand | Stop:
+    """Return input `index` as an operand of the step for one copy of the neurons, arranged as in `value`."""
     if index in arrival.inside:
-        return arrival.inside[index].number
-    tensor = arrival.node.inputs[index]
+        return arrival.inside[index].numbers[copy]
+    tensor, axis, layout = arrival.node.inputs[index], value.axis, value.layout
     shape = arrival.document.constant_shape(tensor)
     if shape is None:
         if tensor.name in arrival.document.overridable:
             return Stop("overridable", f"{tensor.name} is also a model input that a caller may replace")
-        return Stop("merge", f"{arrival.node.op} joins it with {tensor.name}, which is computed at run time")
+        return Joined("merge", f"{arrival.node.op} joins it with {tensor.name}, which is computed at run time", tensor)
     along = shape[axis] if len(shape) >= -axis else 1
-    if along not in (1, arrival.width) or any(n != 1 for i, n in enumerate(shape) if i - len(shape) != axis):
+    total = layout.total(arrival.width)
+    if along not in (1, total) or any(n != 1 for i, n in enumerate(shape) if i - len(shape) != axis):
         return Stop(
             "varying-constant", f"the constant {tensor.name} of shape {list(shape)} does not run along the neurons"
         )
-    per_neuron = along == arrival.width and len(shape) >= -axis
-    return ConstantAt(arrival.node, index, axis if per_neuron else None)
+    per_neuron = along == total and len(shape) >= -axis
+    return ConstantAt(arrival.node, index, axis if per_neuron else None, layout, copy)
 
 
 def _elementwise(*attributes: str) -> Rule:
@@ -136,32 +92,44 @@ def _elementwise(*attributes: str) -> Rule:
 
     def rule(arrival: Arrival) -> Outcome:
         node = arrival.node
-        axes = {value.axis for value in arrival.inside.values()}
+        value = next(iter(arrival.inside.values()))
         ranks = {value.rank for value in arrival.inside.values()}
-        if len(axes) != 1:
+        if any((other.axis, other.layout) != (value.axis, value.layout) for other in arrival.inside.values()):
             return Stop("reshape", f"{node.op} combines two arrangements of the neurons")
         if len(node.outputs) > 1 and any(
             t.name and (t.outputs or arrival.document.is_output(t)) for t in node.outputs[1:]
         ):
             return Stop("operator", f"{node.op} has further outputs in use")
-        axis = axes.pop()
-        operands: list[Operand] = []
-        for index, tensor in enumerate(node.inputs):
-            if not tensor.name:
-                operands.append(ConstantAt(node, index, None))
-                continue
-            operand = _operand(arrival, index, axis)
-            if isinstance(operand, Stop):
-                return operand
-            if isinstance(operand, ConstantAt):
-                # A constant with more axes gives the result more axes.
-                ranks.add(len(arrival.document.constant_shape(tensor) or ()))
-            operands.append(operand)
+        # A constant with more axes gives the result more axes.
+        others = [t for i, t in enumerate(node.inputs) if t.name and i not in arrival.inside]
+        ranks |= {len(arrival.document.constant_shape(tensor) or ()) for tensor in others}
+        rank = None if None in ranks else max(r for r in ranks if r is not None)
         kept = tuple((name, node.attrs[name]) for name in sorted(attributes) if name in node.attrs)
-        rank = max((r for r in ranks if r is not None), default=None) if None not in ranks else None
-        return Elementwise(node.op, tuple(operands), axis, rank, kept)
+        steps = []
+        for copy in range(value.layout.copies):
+            operands: list[Operand] = []
+            for index, tensor in enumerate(node.inputs):
+                operand = _operand(arrival, index, value, copy) if tensor.name else ConstantAt(node, index, None)
+                if isinstance(operand, Stop):
+                    return operand
+                operands.append(operand)
+            if not _one_layer(arrival, operands):
+                return Stop("merge", f"{node.op} joins it with another layer otherwise than as its gate")
+            steps.append(Elementwise(node.op, tuple(operands), value.axis, rank, kept))
+        return Steps(tuple(steps), value.layout)
 
     return rule
+
+
+def _one_layer(arrival: Arrival, operands: list[Operand]) -> bool:
+    """Return whether a step stays with one pre-activation, multiplies two, or only scales such a product."""
+    streams = [arrival.streams[operand] for operand in operands if isinstance(operand, int)]
+    if len(frozenset().union(*streams)) <= 1:
+        return True
+    if len(streams) == len(operands):
+        return arrival.node.op == "Mul" and len(streams) == 2 and all(len(each) == 1 for each in streams)
+    scales = arrival.node.op == "Mul" or (arrival.node.op == "Div" and isinstance(operands[0], int))
+    return scales and len(streams) == 1
 
 
 def _same(arrival: Arrival) -> Outcome:
@@ -189,18 +157,24 @@ def _cast(arrival: Arrival) -> Outcome:
 def _batch_normalization(arrival: Arrival) -> Outcome:
     """At inference an affine step a neuron, where axis 1 is the neurons' axis."""
     node, value = arrival.node, arrival.inside.get(0)
-    if value is None or value.rank is None or value.axis + value.rank != 1:
+    rank = arrival.document.shapes.rank(node.inputs[0]) if value is None or value.rank is None else value.rank
+    if value is None or rank is None or value.axis + rank != 1:
         return Stop("norm", "BatchNormalization runs along another axis than the neurons")
     if node.attrs.get("training_mode", 0) or any(t.name for t in node.outputs[1:]):
         return Stop("norm", "BatchNormalization is in training mode")
-    operands: list[Operand] = [value.number]
-    for index in range(1, 5):
-        shape = arrival.document.constant_shape(node.inputs[index])
-        if shape != (arrival.width,):
-            return Stop("merge", "BatchNormalization has parameters that are computed at run time")
-        operands.append(ConstantAt(node, index, -1))
+    if len(arrival.streams[value.number]) > 1:
+        return Stop("merge", "BatchNormalization follows a product of two layers")
     epsilon = float(node.attrs.get("epsilon", 1e-5))
-    return Elementwise(node.op, tuple(operands), value.axis, value.rank, (("epsilon", epsilon),))
+    steps = []
+    for copy, number in enumerate(value.numbers):
+        operands: list[Operand] = [number]
+        for index in range(1, 5):
+            shape = arrival.document.constant_shape(node.inputs[index])
+            if shape != (value.layout.total(arrival.width),):
+                return Stop("merge", "BatchNormalization has parameters that are computed at run time")
+            operands.append(ConstantAt(node, index, -1, value.layout, copy))
+        steps.append(Elementwise(node.op, tuple(operands), value.axis, rank, (("epsilon", epsilon),)))
+    return Steps(tuple(steps), value.layout)
 
 
 def _clip(arrival: Arrival) -> Outcome:
@@ -208,9 +182,47 @@ def _clip(arrival: Arrival) -> Outcome:
     return _elementwise("max", "min")(arrival)
 
 
+def _shape(arrival: Arrival) -> Outcome:
+    """Shape reads no neurons; what is made of the sizes is another question."""
+    return Aside()
+
+
+def _reduced(arrival: Arrival) -> Outcome:
+    """A sum or mean over the neurons is what norms are made of; one over other axes joins samples."""
+    node, value = arrival.node, arrival.inside.get(0)
+    axes = node.attrs.get("axes")
+    if axes is None and len(node.inputs) > 1 and node.inputs[1].name:
+        axes = arrival.document.constant(node.inputs[1])
+    rank = None if value is None else value.rank or arrival.document.shapes.rank(node.inputs[0])
+    over = None if axes is None else {int(a) if a < 0 or rank is None else int(a) - rank for a in np.ravel(axes)}
+    if value is None or (over is not None and value.axis not in over):
+        return Stop("operator", f"{node.op} joins rows of the hidden tensor")
+    return Stop("norm", f"{node.op} mixes the neurons, as a norm written out does")
+
+
 def _names(words: str) -> frozenset[str]:
     return frozenset(words.split())
 
+
+MOVES: MappingProxyType[str, Rule] = MappingProxyType(
+    {
+        "Reshape": moves.reshape,
+        "Flatten": moves.flatten,
+        "Transpose": moves.transpose,
+        "Squeeze": moves.squeeze,
+        "Unsqueeze": moves.unsqueeze,
+        "Expand": moves.expand,
+        "Gather": moves.gather,
+        "Slice": parts.cut,
+        "Split": parts.split,
+        "Concat": parts.concat,
+    }
+)
+"""Operators that move neurons as a whole."""
+
+REDUCTIONS = _names(
+    "ReduceMean ReduceSum ReduceSumSquare ReduceL1 ReduceL2 ReduceMax ReduceMin ReduceProd ReduceLogSum ReduceLogSumExp"
+)
 
 RULES: MappingProxyType[str, Rule] = MappingProxyType(
     {
@@ -231,6 +243,9 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
         "Dropout": _same,
         "Cast": _cast,
         "BatchNormalization": _batch_normalization,
+        **MOVES,
+        **dict.fromkeys(REDUCTIONS, _reduced),
+        "Shape": _shape,
     }
 )
 """How a neuron axis passes each operator."""

@@ -1,24 +1,26 @@
-"""Following one neuron axis, from the linear operator that makes it to the linear operators that consume it.
+"""Following one neuron axis, from the linear operators that make it to the linear operators that consume it.
 
 From the producer's output the walk visits readers in the order of the graph, so that every operand that belongs to the
 space is known when a node is reached: x * sigmoid(x) needs no rule of its own. It ends in linear operators that sum
-over the axis, or at the first thing that is neither elementwise nor linear, with the reason.
+over the axis, or at the first thing that is neither elementwise nor a move of whole neurons, with the reason. Where
+that is a product with another layer of the same input, or a cut into halves, the walk starts again with both as one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from heapq import heappop, heappush
 
+import onnx
 import onnx_graphsurgeon as gs
 
-from onnx_coreset.graph.consumers import Consumer, consumer
+from onnx_coreset.graph.consumers import Consumer
 from onnx_coreset.graph.document import Document, Scope
 from onnx_coreset.graph.producers import Producer, producer
 from onnx_coreset.graph.region import Region
-from onnx_coreset.graph.rules import Arrival, ConstantAt, Elementwise, Same, Value, outcome, stopped
 from onnx_coreset.graph.skip import Skip, Stop
+from onnx_coreset.graph.values import Halved, Joined, Layout
+from onnx_coreset.graph.walk import Walk
 
 
 @dataclass(frozen=True)
@@ -26,18 +28,25 @@ class Space:
     """A neuron axis that can be narrowed.
 
     Attributes:
-        name: The hidden tensor: what the first consumer reads.
-        producer: The linear operator that makes the neurons.
+        name: The hidden tensor: what the first consumer reads, or what enters the Concat that it reads.
+        producers: The linear operators that make the neurons: one, or those of a gate and of what it multiplies.
         region: What stands between.
         consumers: The linear operators that sum over the neurons, with the number of the value each reads.
+        layouts: For each consumer, where the neurons stand among its inputs.
         width: Number of neurons n.
     """
 
     name: str
-    producer: Producer
+    producers: tuple[Producer, ...]
     region: Region
     consumers: tuple[tuple[Consumer, int], ...]
+    layouts: tuple[Layout, ...]
     width: int
+
+    @property
+    def producer(self) -> Producer:
+        """The first producer."""
+        return self.producers[0]
 
     @property
     def input_axis(self) -> int:
@@ -52,7 +61,8 @@ class Space:
 
     def nodes(self) -> Iterator[gs.Node]:
         """Yield every node between the layer's input and its readouts' outputs, both ends included."""
-        yield self.producer.dense.node
+        for maker in self.producers:
+            yield maker.dense.node
         yield from self.region.nodes
         for reader, _ in self.consumers:
             yield reader.dense.node
@@ -62,13 +72,15 @@ class Space:
 
     def slots(self) -> Iterator[tuple[gs.Node, int]]:
         """Yield every constant the space owns, as (node, index of the input)."""
-        yield self.producer.dense.node, self.producer.dense.weight
-        if self.producer.dense.third() is not None:
-            yield self.producer.dense.node, 2
-        for step in self.region.steps:
-            for operand in step.operands:
-                if isinstance(operand, ConstantAt) and operand.per_neuron is not None:
-                    yield operand.node, operand.index
+        for maker in self.producers:
+            yield maker.dense.node, maker.dense.weight
+            if maker.dense.third() is not None:
+                yield maker.dense.node, 2
+        for at in self.region.constants():
+            yield at.node, at.index
+        for group in self.region.counts():
+            if not group[0].attribute:
+                yield group[0].node, group[0].index
         for reader, _ in self.consumers:
             yield reader.dense.node, reader.dense.weight
             bias = reader.bias()
@@ -82,27 +94,42 @@ def spaces(document: Document) -> Iterator[Space | Skip]:
     Args:
         document: The model; its graphs must be topologically sorted. O(nodes).
     """
+    functions = _layered(document)
     for scope in document.scopes:
         position = {id(node): index for index, node in enumerate(scope.graph.nodes)}
+        taken: set[int] = set()
         for node in scope.graph.nodes:
-            found = producer(document, node)
+            if (node.domain or "", node.op) in functions and node.outputs:
+                yield Skip(node.outputs[0].name, "inside a model-local function: inline it first", "function")
+                continue
+            found = None if id(node) in taken else producer(document, node)
             if isinstance(found, Stop):
                 yield Skip(node.outputs[0].name, found.reason, found.code)
             elif found is not None:
-                yield follow(document, scope, found, position)
+                place = follow(document, scope, found, position)
+                if isinstance(place, Space):
+                    taken.update(id(maker.dense.node) for maker in place.producers)
+                yield place
 
 
-@dataclass
-class _Walk:
-    """What the walk has seen so far."""
+def _layered(document: Document) -> frozenset[tuple[str, str]]:
+    """Return the model-local functions that hold linear layers, as (domain, name)."""
+    bodies = {(f.domain, f.name): f for f in document.proto.functions}
+    found: set[tuple[str, str]] = set()
+    while True:
+        more = {key for key, body in bodies.items() if key not in found and _holds_layer(body.node, found)}
+        if not more:
+            return frozenset(found)
+        found |= more
 
-    values: dict[int, Value]
-    tensors: list[tuple[gs.Tensor, int]]
-    steps: list[Elementwise]
-    consumers: list[tuple[Consumer, int]]
-    queue: list[tuple[int, gs.Node]]
-    queued: set[int]
-    nodes: list[gs.Node]
+
+def _holds_layer(nodes: Iterable[onnx.NodeProto], known: set[tuple[str, str]]) -> bool:
+    return any(
+        node.op_type in ("Gemm", "MatMul", "Conv", "ConvTranspose")
+        or (node.domain, node.op_type) in known
+        or any(_holds_layer(a.g.node, known) for a in node.attribute if a.type == onnx.AttributeProto.GRAPH)
+        for node in nodes
+    )
 
 
 def follow(document: Document, scope: Scope, start: Producer, position: dict[int, int]) -> Space | Skip:
@@ -117,55 +144,47 @@ def follow(document: Document, scope: Scope, start: Producer, position: dict[int
     Returns:
         The space, or the reason why the neurons cannot be narrowed.
     """
-    walk = _Walk({}, [], list(start.steps), [], [], set(), [])
-    width = start.width
-    stop = _enter(document, walk, start.output, Value(len(start.steps), start.axis, start.rank), position)
-    while stop is None and walk.queue:
-        stop = _visit(document, walk, heappop(walk.queue)[1], width, position)
-    if stop is None and not walk.consumers:
-        stop = Stop("unused", "nothing reads the hidden tensor")
-    if stop is None and width < 2:
-        stop = Stop("width", "the layer has a single neuron")
-    if stop is not None:
-        return Skip(start.output.name, stop.reason, stop.code, width)
-    name = walk.consumers[0][0].hidden.name
-    return Space(
-        name, start, Region(tuple(walk.steps), tuple(walk.tensors), tuple(walk.nodes)), tuple(walk.consumers), width
-    )
+    makers: tuple[Producer, ...] = (start,)
+    copies = 1
+    found = _walked(document, makers, copies, position)
+    if isinstance(found, Halved) and start.width % found.copies == 0:
+        copies = found.copies
+        found = _walked(document, makers, copies, position)
+    elif isinstance(found, Joined) and found.tensor is not None:
+        other = _partner(document, start, found.tensor, position)
+        if other is not None:
+            makers = tuple(sorted((start, other), key=lambda maker: position[id(maker.dense.node)]))
+            found = _walked(document, makers, copies, position)
+    width = start.width // copies
+    if not isinstance(found, Stop) and width < 2:
+        found = Stop("width", "the layer has a single neuron")
+    if isinstance(found, Stop):
+        return Skip(start.output.name, found.reason, found.code, start.width)
+    first, value = found.consumers[0]
+    consumers = tuple((linear, seen.number) for linear, seen in found.consumers)
+    layouts = tuple(seen.layout for _, seen in found.consumers)
+    region = found.region(len(makers) * copies)
+    return Space(value.name or first.hidden.name, makers, region, consumers, layouts, width)
 
 
-def _enter(document: Document, walk: _Walk, tensor: gs.Tensor, value: Value, position: dict[int, int]) -> Stop | None:
-    """Add `tensor` to the space and its readers to the queue."""
-    if document.is_output(tensor):
-        return Stop("output", f"{tensor.name} is an output of the model")
-    walk.values[id(tensor)] = value
-    walk.tensors.append((tensor, value.axis))
-    for reader in tensor.outputs:
-        if id(reader) not in position:
-            return Stop("subgraph", f"a subgraph reads {tensor.name}")
-        if id(reader) not in walk.queued:
-            walk.queued.add(id(reader))
-            heappush(walk.queue, (position[id(reader)], reader))
+def _walked(document: Document, makers: tuple[Producer, ...], copies: int, position: dict[int, int]) -> Walk | Stop:
+    walk = Walk(document, position, makers[0].width // copies)
+    return walk.run(makers, copies) or walk
+
+
+def _partner(document: Document, start: Producer, tensor: gs.Tensor, position: dict[int, int]) -> Producer | None:
+    """Return the layer of the same width and input that `tensor` comes from, or None."""
+    before: set[int] = set()
+    waiting = list(tensor.inputs)
+    while waiting:
+        node = waiting.pop()
+        if id(node) not in before and id(node) in position:
+            before.add(id(node))
+            waiting += [maker for read in node.inputs for maker in read.inputs]
+    for node in start.input.outputs:
+        if id(node) in before and node is not start.dense.node:
+            other = producer(document, node)
+            same = isinstance(other, Producer) and other.input is start.input and other.width == start.width
+            if isinstance(other, Producer) and same and other.dense.axes.data_axis == start.dense.axes.data_axis:
+                return other
     return None
-
-
-def _visit(document: Document, walk: _Walk, node: gs.Node, width: int, position: dict[int, int]) -> Stop | None:
-    inside = {i: walk.values[id(t)] for i, t in enumerate(node.inputs) if id(t) in walk.values}
-    if any(isinstance(value, gs.Graph) for value in node.attrs.values()):
-        return stopped(node)
-    linear = consumer(document, node, inside)
-    if isinstance(linear, Stop):
-        return linear
-    if linear is not None:
-        walk.consumers.append((linear, inside[linear.dense.data].number))
-        return None
-    result = outcome(Arrival(document, node, inside, width))
-    if isinstance(result, Stop):
-        return result
-    walk.nodes.append(node)
-    if isinstance(result, Same):
-        return _enter(document, walk, node.outputs[0], result.value, position)
-    assert isinstance(result, Elementwise)
-    walk.steps.append(result)
-    value = Value(len(walk.steps), result.axis, result.rank)
-    return _enter(document, walk, node.outputs[0], value, position)

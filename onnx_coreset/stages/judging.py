@@ -103,7 +103,7 @@ def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options:
 def _inner(opened: Opened, chains: Sequence[Narrowed]) -> dict[str, Indices | None]:
     """Return the outputs of the layers of the main graph, with the columns that the next layer's cut leaves of them."""
     columns: dict[str, Indices | None] = {}
-    kept = {id(tensor): c.coreset.kept for c in chains for tensor, axis in c.space.region.tensors if axis == -1}
+    kept = {k: columns for c in chains for k, columns in c.space.region.columns(c.coreset.kept).items()}
     turned = {id(tensor) for c in chains if c.narrower for tensor, axis in c.space.region.tensors if axis != -1}
     for chain in chains:
         scope = opened.document.scope_of(chain.space.producer.dense.node)

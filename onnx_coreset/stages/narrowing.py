@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from onnx_coreset.core.layer import Coreset, HiddenLayer, shrink, whole
+from onnx_coreset.core.layer import Coreset, HiddenLayer, Neurons, shrink, whole
 from onnx_coreset.core.measure import Errors
 from onnx_coreset.core.methods.base import Method
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused
@@ -110,10 +110,11 @@ def narrow(
 
 def _unfit(space: Space, layer: HiddenLayer, method: Method) -> Skip | None:
     values = [w for readout in layer.readouts for w in (readout.outgoing, readout.constant)]
-    values += list(space.producer.read())
+    values += [w for producer in space.producers for w in producer.read()]
     if not all(np.isfinite(value).all() for value in values):
         return Skip(space.name, "a weight is NaN or infinite", "non-finite", space.width)
-    have = {"neurons", "moments"}
+    plain = all(isinstance(readout.features, Neurons) for readout in layer.readouts)
+    have = {"moments", "neurons"} if plain else {"moments"}
     lacking = sorted(method.requires - have)
     if lacking:
         return Skip(space.name, f"the method {method.name} needs {', '.join(lacking)}", "requires", space.width)

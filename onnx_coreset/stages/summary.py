@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_coreset import __version__
 from onnx_coreset.core.laws import Ball
-from onnx_coreset.core.layer import HiddenLayer, Neurons
+from onnx_coreset.core.layer import Gated, HiddenLayer, Neurons
 from onnx_coreset.edge.runtime import Provider
 from onnx_coreset.edge.validation import TensorError
 from onnx_coreset.graph.skip import Skip
@@ -43,7 +43,8 @@ def mapped(space: Space, layer: HiddenLayer) -> ChainReport:
 
 def _about(space: Space, layer: HiddenLayer) -> ChainReport:
     """Return what is known of a chain before anything is decided."""
-    kinds = list(dict.fromkeys(r.features.activation.name for r in layer.readouts if isinstance(r.features, Neurons)))
+    features = [r.features.gate if isinstance(r.features, Gated) else r.features for r in layer.readouts]
+    kinds = list(dict.fromkeys(f.activation.name for f in features if isinstance(f, Neurons)))
     return ChainReport(
         name=space.name,
         activation=", ".join(kinds),

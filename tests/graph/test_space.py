@@ -9,12 +9,13 @@ from onnx import TensorProto, helper
 
 from graph_layers import SIZES, array, found, model, parsed
 from onnx_coreset.core.activations.operators import ELEMENTWISE
-from onnx_coreset.graph.rules import RULES
+from onnx_coreset.graph.rules import MOVES, REDUCTIONS, RULES
 from onnx_coreset.graph.skip import REASONS
 from onnx_coreset.graph.space import Space
 
 LATER = frozenset({"excluded", "no-gain", "eps", "requested", "validation", "no-run", "requires", "non-finite"})
 FIRST, LAST = "h = MatMul(x, A)", "y = MatMul(z, B)"
+BATCH = "z = BatchNormalization(h, a, a, a, a)"
 
 
 def between(*nodes: onnx.NodeProto | str, **more: object) -> onnx.ModelProto:
@@ -31,6 +32,13 @@ def branch(node: str, **attributes: object) -> onnx.NodeProto:
 
 
 FLAG = {"condition": np.asarray(True)}
+
+
+def cuts(start: int, end: int) -> dict[str, np.ndarray]:
+    """Return the settings s, e and i of a Slice of the last axis."""
+    return {"s": np.asarray([start]), "e": np.asarray([end]), "i": np.asarray([-1])}
+
+
 INTEGER = {"K": np.ones((3, 6), "i4"), "L": np.ones((6, 2), "i4")}
 SKIPS: dict[str, tuple[str, onnx.ModelProto]] = {
     "hidden output": ("output", between("z = Relu(h)", outputs="y z")),
@@ -39,7 +47,12 @@ SKIPS: dict[str, tuple[str, onnx.ModelProto]] = {
     "unread": ("unused", model("h = MatMul(x, A)", "z = Relu(h)", "y = Relu(x)")),
     "unread side": ("unused", model("h = MatMul(x, A)", "y = Relu(x)")),
     "cumulative": ("operator", between("z = CumSum(h, axis)", axis=np.asarray(1))),
-    "reduce": ("operator", model(FIRST, parsed("y = ReduceMean(h)", axes=[1]))),
+    "rows together": ("operator", model(FIRST, parsed("z = ReduceMean(h)", axes=[0]), LAST)),
+    "reduce": ("norm", model(FIRST, parsed("y = ReduceMean(h)", axes=[1]))),
+    "norm written out": (
+        "norm",
+        between(parsed("m = ReduceMean(h)", axes=[-1]), "c = Sub(h, m)", "q = Mul(c, c)", "z = Mul(c, q)"),
+    ),
     "own domain": ("operator", between(parsed("z = Relu(h)", domain="own"), infer=False)),
     "to integers": ("operator", between(parsed("i = Cast(h)", to=7), parsed("z = Cast(i)", to=1))),
     "used mask": ("operator", model(FIRST, "z, mask = Dropout(h)", LAST, "n = Not(mask)", "w = Where(n, y, y)")),
@@ -55,17 +68,47 @@ SKIPS: dict[str, tuple[str, onnx.ModelProto]] = {
     "left of it": ("operator", model(FIRST, "y = MatMul(L, h)", L=array(4, 2), inputs={"x": [2, 3]})),
     "softmax": ("norm", between("z = Softmax(h)")),
     "layer norm": ("norm", between("z = LayerNormalization(h, a)")),
-    "batch norm of unknown rank": ("norm", between("z = BatchNormalization(h, a, a, a, a)", infer=False)),
+    "batch norm of unknown rank": (
+        "norm",
+        model(parsed("u = Own(x)", domain="own"), FIRST.replace("x", "u"), BATCH, LAST, infer=False),
+    ),
     "batch norm in training": (
         "norm",
         model("h = Gemm(x, A)", parsed("z = BatchNormalization(h, a, a, a, a)", training_mode=1), LAST, infer=False),
     ),
-    "reshape": ("reshape", between("z = Reshape(h, shape)", shape=np.asarray([-1, 6]))),
-    "transpose": ("reshape", between(parsed("z = Transpose(h)", perm=[0, 1]))),
-    "concat": ("reshape", model(FIRST, parsed("z = Concat(h, x)", axis=1), "y = Relu(z)")),
-    "shape of it": ("reshape", model(FIRST, LAST.replace("z", "h"), "n = Shape(h)", outputs="y", infer=False)),
+    "reshape": ("reshape", between("z = Reshape(h, shape)", shape=np.asarray([-1, 3]), infer=False)),
+    "heads": ("reshape", between("z = Reshape(h, shape)", shape=np.asarray([0, 2, 3]), infer=False)),
+    "merged": ("reshape", between("z = Reshape(h, shape)", shape=np.asarray([1, -1]), infer=False)),
+    "transpose": ("reshape", between(parsed("z = Transpose(h)", perm=[1, 0]), infer=False)),
+    "concat": ("reshape", between(parsed("z = Concat(h, h)", axis=1), infer=False)),
+    "concat of rows": ("reshape", between(parsed("z = Concat(h, h2)", axis=0), infer=False, h2=array(2, 6))),
+    "shape of it": ("reshape", model(FIRST, LAST.replace("z", "h"), "n = Shape(h)", outputs="y n", infer=False)),
+    "number of it": (
+        "reshape",
+        model(FIRST, LAST.replace("z", "h"), "n = Size(h)", "f = Cast(n)", outputs="y", infer=False),
+    ),
+    "counted": (
+        "reshape",
+        model(FIRST, LAST.replace("z", "h"), "n = Shape(h)", "u = ConstantOfShape(n)", outputs="y", infer=False),
+    ),
+    "shape of something else": (
+        "reshape",
+        model(FIRST, LAST.replace("z", "h"), "n = Shape(h)", "u = Reshape(A, n)", outputs="y u", infer=False),
+    ),
+    "squeezed": ("reshape", between("z = Squeeze(h)", infer=False)),
+    "chosen": ("reshape", between(parsed("z = Gather(h, i)", axis=1), i=np.arange(6)[::-1], infer=False)),
+    "third of it": ("reshape", between("z = Slice(h, s, e, i)", infer=False, **cuts(0, 2))),
     "residual": ("merge", between("z = Add(h, other)", inputs={"x": ["N", 3], "other": ["N", 6]})),
-    "gate": ("merge", between("g = MatMul(x, G)", "s = Sigmoid(g)", "z = Mul(h, s)", G=array(3, 6))),
+    "gate": ("merge", between("g = MatMul(x, G)", "s = Sigmoid(g)", "z = Add(h, s)", G=array(3, 6))),
+    "gate of another input": (
+        "merge",
+        between("u = Relu(x)", "g = MatMul(u, G)", "z = Mul(h, g)", G=array(3, 6)),
+    ),
+    "shifted gate": ("merge", between("g = MatMul(x, G)", "p = Mul(h, g)", "z = Add(p, a)", G=array(3, 6))),
+    "three gates": (
+        "merge",
+        between("g = MatMul(x, G)", "f = MatMul(x, G)", "p = Mul(h, g)", "z = Mul(p, f)", G=array(3, 6)),
+    ),
     "computed bias": ("merge", model("c = Relu(a)", "h = Gemm(x, A, c)", "y = MatMul(h, B)")),
     "computed bias behind": ("merge", model("h = MatMul(x, A)", "c = Relu(b)", "y = Gemm(h, B, c)")),
     "ignored bias behind": ("merge", model("h = MatMul(x, A)", "c = Relu(b)", parsed("y = Gemm(h, B, c)", beta=0.0))),
@@ -122,7 +165,7 @@ def test_each_obstacle_has_its_code(name: str) -> None:
 
 
 def test_every_code_of_the_walk_is_provoked_and_no_other_exists() -> None:
-    provoked = {code for code, _ in SKIPS.values()} | {"overridable"}
+    provoked = {code for code, _ in SKIPS.values()} | {"overridable", "function"}
     assert provoked | LATER == {code for code, _ in REASONS}
     assert not provoked & LATER
 
@@ -154,7 +197,12 @@ def test_a_product_of_two_tensors_made_at_run_time_is_no_layer() -> None:
 
 @pytest.mark.parametrize("op", sorted(RULES))
 def test_every_elementwise_operator_that_passes_the_walk_can_be_evaluated(op: str) -> None:
-    assert op in ELEMENTWISE or op in ("Cast", "Dropout", "BatchNormalization")
+    assert (
+        op in ELEMENTWISE
+        or op in MOVES
+        or op in ("Cast", "Dropout", "BatchNormalization")
+        or op in (*REDUCTIONS, "Shape")
+    )
 
 
 def test_spaces_are_named_by_what_the_consumer_reads_and_come_in_order() -> None:
@@ -208,3 +256,22 @@ def test_a_bias_in_another_scope_is_not_the_consumers() -> None:
     proto = model("h = MatMul(x, A)", "y = MatMul(h, B)", node, outputs="branched", infer=False, b5=array(5), **FLAG)
     _, (space,), _ = found(proto)
     assert isinstance(space, Space) and space.consumers[0][0].bias() is None
+
+
+def test_a_call_of_a_function_that_holds_a_layer_is_named_and_no_other() -> None:
+    proto = model(
+        parsed("h = Layer(x, A)", domain="own"),
+        parsed("r = Outer(h, B)", domain="own"),
+        parsed("y = Plain(r)", domain="own"),
+        infer=False,
+    )
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("own", 1)]
+    proto.opset_import.append(opsets[1])
+    for name, inputs, node in (
+        ("Layer", ["u", "W"], parsed("v = MatMul(u, W)")),
+        ("Outer", ["u", "W"], parsed("v = Layer(u, W)", domain="own")),
+        ("Plain", ["u"], parsed("v = Relu(u)")),
+    ):
+        proto.functions.append(helper.make_function("own", name, inputs, ["v"], [node], opsets))
+    _, good, skips = found(proto)
+    assert not good and {name: skip.code for name, skip in skips.items()} == {"h": "function", "r": "function"}
