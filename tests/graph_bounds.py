@@ -59,20 +59,26 @@ def enclosures(document: Document, space: Space, x: Array) -> list[Interval]:
     """
     dtype = space.producer.dense.stored.dtype
     u, tiny = unit(dtype), float(np.finfo(dtype).smallest_normal)
-    incoming, bias = space.producer.read()
-    exact = x @ incoming.T + bias
-    slack = gamma(incoming.shape[1] + BIAS_OPERATIONS, u) * (np.abs(x) @ np.abs(incoming).T + np.abs(bias)) + tiny
+    ready = []
+    for producer in space.producers:
+        incoming, bias = producer.read()
+        exact = x @ incoming.T + bias
+        slack = gamma(incoming.shape[1] + BIAS_OPERATIONS, u) * (np.abs(x) @ np.abs(incoming).T + np.abs(bias)) + tiny
+        for start in range(0, producer.width, space.width):
+            rows = slice(start, start + space.width)
+            ready.append(((exact - slack)[:, rows], (exact + slack)[:, rows]))
     found: list[Interval] = []
-    for consumer, number in space.consumers:
-        values: list[Interval] = [(exact - slack, exact + slack)]
-        for step in space.region.program(document, number).steps:
-            operands = [values[o] if isinstance(o, int) else (o, o) for o in step.operands]
-            result = _step(step, operands)
-            if step.op == "BatchNormalization":
-                result = _affine_slack(step, operands, result, u)
-            values.append(result if step.op in COMPARISONS else _widened(result, u, tiny))
-        low, high = values[-1]
+    for (consumer, number), layout in zip(space.consumers, space.layouts, strict=True):
+        if len(space.region.streams(number)) == 1:
+            low, high = _computed(space.region.program(document, number).steps, ready, space, number, u, tiny)
+        else:
+            product, left, right = space.region.joint(number)
+            steps = space.region.program(document, number, {product: left}).steps
+            one = _computed(steps, ready, space, left, u, tiny)
+            other = _computed(space.region.program(document, right).steps, ready, space, right, u, tiny)
+            low, high = _widened(ELEMENTWISE["Mul"].interval([one, other]), u, tiny)
         outgoing, constant = consumer.read()
+        outgoing = outgoing[:, layout.block(space.width)]
         middle, radius = (low + high) / 2, (high - low) / 2
         size = np.maximum(np.abs(low), np.abs(high))
         centre = middle @ outgoing.T + constant
@@ -80,6 +86,21 @@ def enclosures(document: Document, space: Space, x: Array) -> list[Interval]:
         spread = radius @ np.abs(outgoing).T + error + tiny
         found.append((centre - spread, centre + spread))
     return found
+
+
+def _computed(
+    steps: tuple[Step, ...], ready: list[Interval], space: Space, number: int, u: float, tiny: float
+) -> Interval:
+    """Return the enclosure of a program of the one pre-activation that value `number` depends on."""
+    (stream,) = space.region.streams(number)
+    values = [ready[stream]]
+    for step in steps:
+        operands = [values[o] if isinstance(o, int) else (o, o) for o in step.operands]
+        result = _step(step, operands)
+        if step.op == "BatchNormalization":
+            result = _affine_slack(step, operands, result, u)
+        values.append(result if step.op in COMPARISONS else _widened(result, u, tiny))
+    return values[-1]
 
 
 def _affine_slack(step: Step, operands: list[Interval], result: Interval, u: float) -> Interval:

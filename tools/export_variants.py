@@ -69,7 +69,12 @@ class Flat(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Flatten(1), nn.Linear(LENGTH * DIM, width), nn.BatchNorm1d(width), nn.ReLU(), nn.Dropout(), nn.Linear(width, 4)
+            nn.Flatten(1),
+            nn.Linear(LENGTH * DIM, width),
+            nn.BatchNorm1d(width),
+            nn.ReLU(),
+            nn.Dropout(),
+            nn.Linear(width, 4),
         )
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
