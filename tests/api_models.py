@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +20,7 @@ INFO = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(ml_dtypes.bfloat16): T
 def weights(sizes: Sequence[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
     """Weights (n, d) and biases (n,) of a perceptron, of the scale that training starts from."""
     rng = np.random.default_rng(seed)
-    return [
-        (rng.standard_normal((n, d)) * np.sqrt(2 / d), 0.3 * rng.standard_normal(n))
-        for d, n in zip(sizes[:-1], sizes[1:], strict=True)
-    ]
+    return [(rng.standard_normal((n, d)) * np.sqrt(2 / d), 0.3 * rng.standard_normal(n)) for d, n in pairwise(sizes)]
 
 
 def mlp(

@@ -22,7 +22,7 @@ from onnx_coreset.core.methods import METHODS, Context
 from onnx_coreset.errors import Rejected, UsageError
 from onnx_coreset.stages import narrowing
 
-F, I = TensorProto.FLOAT, TensorProto.INT64
+F = TensorProto.FLOAT
 CPU = {"provider": "cpu"}
 SMALL = mlp([6, 20, 16, 4])
 FLOAT32 = float(np.finfo(np.float32).eps)
@@ -96,7 +96,8 @@ def test_eps_holds_when_measured_anew(error: str, absolute: bool) -> None:
         shares = (table > limit).mean(axis=1)
         assert shares.mean() <= 0.01 + 8 * shares.std() / np.sqrt(seen) + 3 / seen
     else:
-        # Up to three rows above are accepted; a share q of such rows shows at most three with probability < 1e-4 from q n = 15.
+        # Up to three rows above are accepted; a share q of such rows shows at most three of n
+        # with probability below 3e-4 from q n = 15.
         assert (table.max(axis=1) > limit).mean() <= 15 / seen
 
 
@@ -435,7 +436,7 @@ def words(batch: str | int = "B") -> onnx.ModelProto:
     """Integers (B, S) look up rows of 6 numbers in a table of 11."""
     nodes = [helper.make_node("Gather", ["table", "ids"], ["a"]), *BODY]
     table = {"table": RNG.standard_normal((11, 6)).astype(np.float32)}
-    return built(nodes, {"ids": (I, [batch, "S"])}, {"y": (F, [batch, "S", 3])}, TENSORS | table)
+    return built(nodes, {"ids": (TensorProto.INT64, [batch, "S"])}, {"y": (F, [batch, "S", 3])}, TENSORS | table)
 
 
 def test_integers_come_from_the_table_they_index() -> None:
@@ -503,7 +504,7 @@ def test_a_radius_that_proves_nothing_further_in_is_not_passed_on() -> None:
 
 # --- the report ---
 
-ERROR = set(
+ERROR = frozenset(
     [
         "unit",
         "spread",
@@ -522,7 +523,7 @@ ERROR = set(
         "domain",
     ]
 )
-CHAIN = set(
+CHAIN = frozenset(
     [
         "name",
         "activation",

@@ -15,7 +15,6 @@ from onnx_coreset.errors import UsageError
 from onnx_coreset.graph.codec import decode
 from onnx_coreset.graph.indices import valid_ranges
 
-I = TensorProto.INT64  # noqa: E741
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((30, 3))
 
@@ -75,7 +74,7 @@ def ranges(*nodes: str, **tensors: np.ndarray) -> dict[str, tuple[int, int]]:
         left, right = text.split(" = ")
         op, _, rest = right.rstrip(")").partition("(")
         made.append(helper.make_node(op, rest.split(", "), [left]))
-    model = built(made, {"ids": (I, ["N", 3])}, {"y": (1, None)}, tensors)
+    model = built(made, {"ids": (TensorProto.INT64, ["N", 3])}, {"y": (1, None)}, tensors)
     return valid_ranges(decode(model))
 
 
