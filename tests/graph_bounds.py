@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.activations.operators import ELEMENTWISE
 from onnx_coreset.core.activations.program import Step
+from onnx_coreset.core.fold import spelled_out
 from onnx_coreset.graph.document import Document
 from onnx_coreset.graph.space import Space
 
@@ -70,12 +71,14 @@ def enclosures(document: Document, space: Space, x: Array) -> list[Interval]:
     found: list[Interval] = []
     for (consumer, number), layout in zip(space.consumers, space.layouts, strict=True):
         if len(space.region.streams(number)) == 1:
-            low, high = _computed(space.region.program(document, number).steps, ready, space, number, u, tiny)
+            low, high = _computed(
+                spelled_out(space.region.program(document, number)).steps, ready, space, number, u, tiny
+            )
         else:
             product, left, right = space.region.joint(number)
-            steps = space.region.program(document, number, {product: left}).steps
+            steps = spelled_out(space.region.program(document, number, {product: left})).steps
             one = _computed(steps, ready, space, left, u, tiny)
-            other = _computed(space.region.program(document, right).steps, ready, space, right, u, tiny)
+            other = _computed(spelled_out(space.region.program(document, right)).steps, ready, space, right, u, tiny)
             low, high = _widened(ELEMENTWISE["Mul"].interval([one, other]), u, tiny)
         outgoing, constant = consumer.read()
         outgoing = outgoing[:, layout.block(space.width)]

@@ -76,7 +76,20 @@ def _vector(b: Builder) -> str:
     return b.weight(b.normal(*shape), "c")
 
 
+def _own(op: str, bias: bool = False, **attributes: float) -> Region:
+    """Return an operator of ONNX Runtime's own; its bias runs along the last axis."""
+    return lambda b, t: b.node(
+        op, t, *([b.weight(b.normal(NEURONS), "C")] if bias else []), domain=MICROSOFT, **attributes
+    )
+
+
 REGIONS: Mapping[str, Region] = {
+    "own_gelu": _own("Gelu"),
+    "own_quick": _own("QuickGelu"),
+    "own_quick_alpha": _own("QuickGelu", alpha=1.3),
+    "own_fast": _own("FastGelu"),
+    "own_fast_bias": _own("FastGelu", bias=True),
+    "own_bias": _own("BiasGelu", bias=True),
     "nothing": lambda b, t: t,
     "relu": lambda b, t: b.node("Relu", t),
     "sigmoid": lambda b, t: b.node("Sigmoid", t),
@@ -168,7 +181,9 @@ def fitting(spelling: Spelling) -> Spelling:
     opset = max(
         spelling.opset, 12 if "einsum" in "".join(ends) else 7 if spelling.region.startswith(OLD_REGIONS) else 9
     )
-    single = "einsum" in "".join(ends) or "fused" in "".join(ends)
+    if spelling.left and spelling.region.endswith("bias"):
+        spelling = replace(spelling, region="own_gelu")
+    single = "einsum" in "".join(ends) or "fused" in "".join(ends) or spelling.region.startswith("own")
     if single or (spelling.region.startswith(SINGLE_REGIONS) and spelling.dtype == "f8"):
         spelling = replace(spelling, dtype="f4")
     spelling = replace(spelling, opset=opset)

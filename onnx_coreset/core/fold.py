@@ -30,7 +30,7 @@ def fold(program: Program, incoming: Array, bias: Array) -> tuple[Program, Array
         The rest of the program, without BatchNormalization, and the incoming weights and biases with the affine steps
         applied. O(n d) a step.
     """
-    program = _without_normalization(program)
+    program = _without_normalization(spelled_out(program))
     while True:
         readers = [i for i, step in enumerate(program.steps) if any(_is(o, 0) for o in step.operands)]
         if len(readers) != 1 or readers[0] != 0 or len(program.steps) == 0:
@@ -41,6 +41,24 @@ def fold(program: Program, incoming: Array, bias: Array) -> tuple[Program, Array
         scale, shift = affine
         incoming, bias = incoming * np.broadcast_to(scale, bias.shape)[:, None], bias * scale + shift
         program = Program(tuple(_renumber(step) for step in program.steps[1:]), program.arity)
+
+
+def spelled_out(program: Program) -> Program:
+    """Return an equal program with ONNX Runtime's BiasGelu and FastGelu written as Add and Gelu."""
+    steps: list[Step] = []
+    place = list(range(program.arity))
+    for step in program.steps:
+        operands = tuple(place[o] if isinstance(o, int) else o for o in step.operands)
+        if step.op in ("BiasGelu", "FastGelu"):
+            if len(operands) > 1:
+                steps.append(Step("Add", operands))
+                operands = (program.arity + len(steps) - 1,)
+            kind = "tanh" if step.op == "FastGelu" else "none"
+            steps.append(Step("Gelu", operands, (("approximate", kind),)))
+        else:
+            steps.append(Step(step.op, operands, step.attributes))
+        place.append(program.arity + len(steps) - 1)
+    return Program(tuple(steps), program.arity)
 
 
 def _without_normalization(program: Program) -> Program:

@@ -188,6 +188,8 @@ def dense(document: Document, node: gs.Node, rank: int | None = None) -> Dense |
     weight = 1 if shapes[1] is not None else 0
     data = node.inputs[1 - weight]
     shape = shapes[weight]
+    if node.op == "Einsum" and isinstance(stop := _einsum(node, weight, shape or ()), Stop):
+        return stop
     if shape is None or len(shape) < 2 or any(size != 1 for size in shape[:-2]) or 0 in shape:
         return Stop("dynamic-weight", f"the weights of {node.op} are not a matrix, but of shape {list(shape or ())}")
     if node.op != "MatMul" and float(node.attrs.get("alpha", 1.0)) == 0.0:

@@ -50,6 +50,8 @@ def outcome(arrival: Arrival) -> Outcome:
     node = arrival.node
     if node.domain in (None, "", "ai.onnx") and node.op in RULES:
         return RULES[node.op](arrival)
+    if node.domain == "com.microsoft" and node.op in CONTRIB:
+        return CONTRIB[node.op](arrival)
     return stopped(node)
 
 
@@ -130,6 +132,14 @@ def _one_layer(arrival: Arrival, operands: list[Operand]) -> bool:
         return arrival.node.op == "Mul" and len(streams) == 2 and all(len(each) == 1 for each in streams)
     scales = arrival.node.op == "Mul" or (arrival.node.op == "Div" and isinstance(operands[0], int))
     return scales and len(streams) == 1
+
+
+def _biased(arrival: Arrival) -> Outcome:
+    """A Gelu with a bias inside; the steps keep the operator's name, and the core spells them out."""
+    node = arrival.node
+    if set(arrival.inside) != {0} or any(not tensor.name for tensor in node.inputs):
+        return Stop("operator", f"{node.op} takes the hidden tensor for its bias, or leaves the bias out")
+    return _elementwise()(arrival)
 
 
 def _same(arrival: Arrival) -> Outcome:
@@ -249,6 +259,11 @@ RULES: MappingProxyType[str, Rule] = MappingProxyType(
     }
 )
 """How a neuron axis passes each operator."""
+
+CONTRIB: MappingProxyType[str, Rule] = MappingProxyType(
+    {"Gelu": _elementwise(), "QuickGelu": _elementwise("alpha"), "BiasGelu": _biased, "FastGelu": _biased}
+)
+"""How a neuron axis passes ONNX Runtime's own operators, of domain com.microsoft."""
 
 _QUANTIZED = _names(
     "QuantizeLinear DequantizeLinear DynamicQuantizeLinear MatMulInteger ConvInteger QLinearMatMul QLinearConv"
