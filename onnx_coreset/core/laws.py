@@ -161,7 +161,8 @@ def correlation_root(weights: Array) -> Array | None:
     A trained first layer points where its inputs vary together: the correlation of the weights' columns resembles
     that of the inputs. With R the correlation matrix of the columns, and each column's liveness l_j = min(1, (v_j -
     v0) / median)^(1/2), where v_j is its variance and v0 the variance of a column that training left alone, the
-    covariance is (diag(l) R diag(l))^(1/2), of trace d. The square root halves all correlations on a logarithmic
+    covariance is (diag(l) R diag(l))^(1/2), scaled so that the
+    weights make as much of it as of white inputs. The square root halves all correlations on a logarithmic
     scale: the weights exaggerate them.
 
     Args:
@@ -185,6 +186,7 @@ def correlation_root(weights: Array) -> Array | None:
     scaled = centred * (live / np.sqrt(np.where(variance > 0, count * variance, 1.0)))
     values, vectors = np.linalg.eigh(scaled.T @ scaled)
     # The covariance is the root of diag(l) R diag(l), and the mixing matrix the root of that.
-    powers = np.maximum(values, 0.0) ** 0.25
-    powers *= np.sqrt(size / float(np.sum(powers**2)))
-    return np.asarray((vectors * powers) @ vectors.T)
+    root = (vectors * np.maximum(values, 0.0) ** 0.25) @ vectors.T
+    # As much power behind the first layer as white inputs have: neither half of a mixture drowns the other.
+    power = float(np.linalg.norm(weights @ root))
+    return None if power == 0 else np.asarray(root * (np.linalg.norm(weights) / power))
