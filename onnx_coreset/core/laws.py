@@ -158,12 +158,11 @@ class Empirical:
 def correlation_root(weights: Array) -> Array | None:
     """Return a square root of the covariance that first-layer weights suggest for their inputs.
 
-    A trained first layer points where its inputs vary together: the correlation of the weights' columns resembles
-    that of the inputs. With R the correlation matrix of the columns, and each column's liveness l_j = min(1, (v_j -
-    v0) / median)^(1/2), where v_j is its variance and v0 the variance of a column that training left alone, the
-    covariance is (diag(l) R diag(l))^(1/2), scaled so that the
-    weights make as much of it as of white inputs. The square root halves all correlations on a logarithmic
-    scale: the weights exaggerate them.
+    A trained first layer points where its inputs vary together: the correlation of the weights' columns resembles that
+    of the inputs. With R the correlation matrix of the columns, and each column's liveness
+    l_j = min(1, (v_j - v0) / median)^(1/2), where v_j is its variance and v0 the variance of a column that training
+    left alone, the covariance is a multiple of (diag(l) R diag(l))^(1/2): the weights exaggerate correlations, and the
+    root tempers them. The multiple is the one that gives the pre-activations as much power as white inputs do.
 
     Args:
         weights: Incoming weights of the first layer, shape (n, d).
