@@ -205,8 +205,8 @@ def save(contents: Mapping[AnyPath, bytes]) -> None:
     """Writes files: the whole of each and all of them, or nothing.
 
     Args:
-        contents: What to write by where to; what is there is replaced (a link itself, not what it leads to) and keeps its
-            permissions. The last one counts most: nothing can fail once it is there.
+        contents: What to write by where to; what is there is replaced (a link itself, not what it leads to) and keeps
+            its permissions. The last one counts most: nothing can fail once it is there.
 
     Raises:
         MachineError: The disk is full or a folder cannot be written to.

@@ -11,7 +11,9 @@ axes counted from the end: which axis of the data it sums over, and which axis o
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx_graphsurgeon as gs
@@ -39,12 +41,14 @@ _QUANTIZED = _names(
     "DynamicQuantizeMatMul MatMulIntegerToFloat DynamicQuantizeLSTM QAttention"
 )
 _DEQUANTIZERS = _names("DequantizeLinear QuantizeLinear DequantizeBFP DequantizeWithOrder Quant BipolarQuant Trunc")
-_ACTIVATIONS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign"), ()),
-    **dict.fromkeys(("LeakyRelu", "ThresholdedRelu", "Elu", "Celu"), ("alpha",)),
-    "HardSigmoid": ("alpha", "beta"),
-    "Selu": ("alpha", "gamma"),
-}
+_ACTIVATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign"), ()),
+        **dict.fromkeys(("LeakyRelu", "ThresholdedRelu", "Elu", "Celu"), ("alpha",)),
+        "HardSigmoid": ("alpha", "beta"),
+        "Selu": ("alpha", "gamma"),
+    }
+)
 
 
 @dataclass(frozen=True)
