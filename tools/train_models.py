@@ -2,9 +2,9 @@
 
     python tools/train_models.py --data FOLDER --out models [--only lenet_300_100] [--seed 0]
 
-FOLDER holds the data sets (`mnist.npz`, `fashion_mnist.npz`), which are not part of this repository. Needs the
-`tools` extra: `pip install ".[tools]"`. Each model is one row of MODELS; a further kind of model is one more file in
-`tools/training/` and one more row.
+FOLDER holds the data sets (`mnist.npz`, `fashion_mnist.npz`), which are not part of this repository; the language
+model needs none. Needs the `tools` extra: `pip install ".[tools]"`. Each model is one row of MODELS; a further kind
+of model is one more file in `tools/training/` and one more row.
 """
 
 from __future__ import annotations
@@ -14,34 +14,36 @@ import json
 import platform
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import onnx
 import torch
+from torch import nn
 
-from training.data import load_images
-from training.export import onnx_accuracy, to_onnx
+from training.data import Images, load_images
+from training.export import accuracy, cross_entropy, run, to_onnx
 from training.perceptron import Recipe, train_perceptron
+from training.swiglu import SwigluRecipe, train_swiglu
+from training.text import ALPHABET, unigram_entropy, windows, write_text
+from training.transformer import TransformerRecipe, train_transformer
 
 VERSIONED = ("torch", "onnx", "numpy")
+Figures = dict[str, float]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a row of MODELS makes: the exported model and the test set it is judged by.
+    """What a row of MODELS makes: the exported model and how it is judged.
 
     Attributes:
         model: The exported model.
-        test_inputs: Inputs of the test set, as the model takes them, first axis N.
-        test_labels: Their classes, (N,).
+        measure: Takes the exported file and returns its figures on the test set, with ONNX Runtime.
     """
 
     model: onnx.ModelProto
-    test_inputs: npt.NDArray[np.float32]
-    test_labels: npt.NDArray[np.int64]
+    measure: Callable[[Path], Figures]
 
 
 @dataclass(frozen=True)
@@ -59,21 +61,48 @@ class Entry:
     make: Callable[[Path, int], Trained]
 
 
-def image_perceptron(data_set: str, recipe: Recipe) -> Callable[[Path, int], Trained]:
-    """Returns the `make` of a perceptron that is trained on `data_set` by `recipe`."""
+def image_classifier(data_set: str, train: Callable[[Images, int], nn.Module]) -> Callable[[Path, int], Trained]:
+    """Returns the `make` of a classifier that `train` trains on `data_set`."""
 
     def make(folder: Path, seed: int) -> Trained:
         images = load_images(folder, data_set)
-        model = train_perceptron(images, recipe, seed)
         example = torch.from_numpy(images.test_inputs[:2])
-        return Trained(to_onnx(model, example, "pixels", "logits"), images.test_inputs, images.test_labels)
+        model = to_onnx(train(images, seed), example, "pixels", "logits")
+
+        def measure(path: Path) -> Figures:
+            figure = accuracy(run(path, images.test_inputs), images.test_labels)
+            return {"accuracy": figure, "test_samples": len(images.test_labels)}
+
+        return Trained(model, measure)
+
+    return make
+
+
+def language_model(recipe: TransformerRecipe) -> Callable[[Path, int], Trained]:
+    """Returns the `make` of a language model; its text is written, not read: the data folder is not looked at."""
+
+    def make(_: Path, seed: int) -> Trained:
+        text = write_text(seed)
+        inputs, labels = windows(text.held_out)
+        example = torch.from_numpy(inputs[:2, :10])
+        model = to_onnx(train_transformer(recipe, text, seed), example, "tokens", "logits", ("N", "T"))
+        onnx.helper.set_model_props(model, {"alphabet": ALPHABET, "context": str(recipe.context)})
+
+        def measure(path: Path) -> Figures:
+            logits = run(path, inputs)
+            figures = {"accuracy": accuracy(logits, labels), "loss": cross_entropy(logits, labels)}
+            return figures | {"unigram_entropy": unigram_entropy(labels.ravel()), "test_samples": labels.size}
+
+        return Trained(model, measure)
 
     return make
 
 
 MODELS = (
-    Entry("lenet_300_100", 0.980, image_perceptron("mnist", Recipe())),
-    Entry("lenet_300_100_fashion", 0.890, image_perceptron("fashion_mnist", Recipe())),
+    Entry("lenet_300_100", 0.980, image_classifier("mnist", partial(train_perceptron, Recipe()))),
+    Entry("lenet_300_100_fashion", 0.890, image_classifier("fashion_mnist", partial(train_perceptron, Recipe()))),
+    Entry("swiglu_digits", 0.980, image_classifier("mnist", partial(train_swiglu, SwigluRecipe()))),
+    Entry("gelu_transformer", 0.740, language_model(TransformerRecipe())),
 )
 
 
@@ -90,16 +119,15 @@ def write(entry: Entry, folder: Path, out: Path, seed: int) -> dict[str, object]
     path, draft = out / f"{entry.name}.onnx", out / f"{entry.name}.onnx.draft"
     draft.write_bytes(trained.model.SerializeToString(deterministic=True))
     try:
-        accuracy = onnx_accuracy(draft, trained.test_inputs, trained.test_labels)
-        if accuracy < entry.least_accuracy:
-            raise SystemExit(f"{entry.name}: accuracy {accuracy:.4f} is below {entry.least_accuracy}; nothing written")
+        figures = trained.measure(draft)
+        if figures["accuracy"] < entry.least_accuracy:
+            raise SystemExit(f"{entry.name}: {figures}, an accuracy below {entry.least_accuracy}; nothing written")
         draft.replace(path)
     finally:
         draft.unlink(missing_ok=True)
     versions = {package: version(package) for package in VERSIONED} | {"python": platform.python_version()}
-    row = {"accuracy": accuracy, "test_samples": len(trained.test_labels), "seed": seed, "versions": versions}
-    print(f"{path}: accuracy {accuracy:.4f} on {len(trained.test_labels)} test samples, seed {seed}, {versions}")
-    return row
+    print(f"{path}: {figures}, seed {seed}, {versions}")
+    return {**figures, "seed": seed, "versions": versions}
 
 
 def arguments(argv: Sequence[str] | None) -> argparse.Namespace:
