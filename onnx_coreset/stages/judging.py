@@ -72,8 +72,8 @@ def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options:
     model, useless = cut(opened.model, coresets, options.constant_inputs)
     reason = "cutting it would not leave fewer parameters in the file"
     chains = tuple(_kept(c, "no-gain", reason) if c.space.name in useless and c.narrower else c for c in chains)
-    if not any(chain.narrower for chain in chains):
-        # Nothing was cut: the result is the original, message for message, and there is nothing to judge.
+    if model == opened.model and not any(chain.narrower for chain in chains):
+        # Nothing was cut: what was written is the original, message for message, and there is nothing to judge.
         return Judged(opened.original, chains, None, True, (), ())
     faults: tuple[str, ...] = ()
     if opened.checked:
