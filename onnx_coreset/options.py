@@ -134,6 +134,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--no-validate",), "validate", _CHECKING, "do not compare the result with the original", const=False),
     Option(("--report",), "report", _OUTPUT, "write the report as JSON", checks.file(".json"), str, "FILE.json"),
     Option(("--overwrite",), "overwrite", _OUTPUT, "replace OUT where it exists"),
+    Option(("--inline-functions",), "inline_functions", _OUTPUT,
+           "replace calls of model-local functions by what they do, so that their layers can be cut"),
     Option(("--inspect",), "inspect", _OUTPUT, "only list what could be cut, and why the rest could not",
            command_only=True),
     Option(("--dry-run",), "dry_run", _OUTPUT, "do everything but write OUT"),
@@ -172,6 +174,7 @@ class Options:
         validate: The result is compared with the original before it is written.
         report: Where the JSON report is written, or None.
         overwrite: OUT may exist.
+        inline_functions: Calls of model-local functions are replaced by the functions' nodes.
         dry_run: Nothing but the report is written.
 
     Raises:
@@ -199,6 +202,7 @@ class Options:
     validate: bool = True
     report: str | None = None
     overwrite: bool = False
+    inline_functions: bool = False
     dry_run: bool = False
 
     def __post_init__(self) -> None:

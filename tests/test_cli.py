@@ -31,7 +31,6 @@ LATER = (
     "--certify",
     "--memory-limit",
     "--jobs",
-    "--inline-functions",
 )
 
 

@@ -17,7 +17,7 @@ REASONS = (
     ("quantized", "the layer is quantized: prune first, then quantize"),
     ("convolution", "the layer is a convolution"),
     ("subgraph", "a subgraph reads the hidden tensor"),
-    ("function", "inside a model-local function: inline it first"),
+    ("function", "inside a model-local function: use --inline-functions"),
     ("dtype", "the weights are not floating point"),
     ("opset", "the model's operator set is older than version 7"),
     ("width", "the layer has a single neuron"),

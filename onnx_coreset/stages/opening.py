@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 import onnx
+import onnx.inliner
 
 from onnx_coreset.edge import files
 from onnx_coreset.edge.runtime import accepts
@@ -73,10 +74,20 @@ def open_model(
     refusal = accepts(proto)
     if refusal is not None and not checked:
         raise ModelError(f"neither the ONNX checker nor ONNX Runtime accepts the model: {complaint or refusal}")
+    if options.inline_functions and proto.functions:
+        proto = _inlined(proto)
     ordered = in_order(proto)
     document = decode(ordered, options.constant_inputs)
     places = _distinct(spaces(document))
     return Opened(proto, ordered, document, _selected(places, options), facts, refusal, checked)
+
+
+def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
+    try:
+        return onnx.inliner.inline_local_functions(model)
+    except Exception as error:
+        line = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ModelError(f"the functions of the model cannot be inlined: {line}") from error
 
 
 def _loaded(
