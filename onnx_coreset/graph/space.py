@@ -100,9 +100,7 @@ def spaces(document: Document) -> Iterator[Space | Skip]:
         taken: set[int] = set()
         for node in scope.graph.nodes:
             if (node.domain or "", node.op) in functions and node.outputs:
-                yield Skip(
-                    node.outputs[0].name, "inside a model-local function: use --inline-functions", "function"
-                )
+                yield Skip(node.outputs[0].name, "inside a model-local function: use --inline-functions", "function")
                 continue
             found = None if id(node) in taken else producer(document, node)
             if isinstance(found, Stop):
