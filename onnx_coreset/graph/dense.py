@@ -174,7 +174,7 @@ def dense(document: Document, node: gs.Node, rank: int | None = None) -> Dense |
     Args:
         document: The model.
         node: Any node.
-        rank: Number of axes of the data, where the caller knows it; otherwise the declared shape is asked.
+        rank: Number of axes of the data, where the caller knows it; otherwise its declared or inferred shape is asked.
 
     Returns:
         The product; a Stop where it is one whose weights cannot be used; None where the node is something else.
@@ -198,8 +198,8 @@ def dense(document: Document, node: gs.Node, rank: int | None = None) -> Dense |
         return Stop("dynamic-weight", f"the weights of {node.op} are not a matrix, but of shape {list(shape or ())}")
     if node.op != "MatMul" and float(node.attrs.get("alpha", 1.0)) == 0.0:
         return Stop("operator", f"the {node.op} ignores its weights")
-    if rank is None and data.shape is not None:
-        rank = len(data.shape)
+    if rank is None:
+        rank = document.shapes.rank(data)
     axes = _einsum(node, weight, shape) if node.op == "Einsum" else _axes(node, weight, rank)
     if isinstance(axes, Stop):
         return axes
