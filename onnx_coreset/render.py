@@ -163,17 +163,21 @@ def _norms(chains: list[ChainReport]) -> str:
 
 
 def _left_alone(report: Report, verbose: bool) -> Iterator[RenderableType]:
-    """Places that did not get narrower, those with the same reason together."""
+    """Places that did not get narrower: those with the same code together, in full those with the same reason."""
     stayed = [chain for chain in report.chains if chain.status in ("kept", "skipped")]
 
     def why(chain: ChainReport) -> tuple[str, str, str]:
-        return chain.status or "", chain.code or "", chain.reason or "no reason given"
+        reason = chain.reason or "no reason given"
+        return chain.status or "", chain.code or "", reason if verbose or not chain.code else ""
 
     if stayed:
         yield ""
         yield f"left as they are: {_count(len(stayed), 'place')}"
-    for (status, code, reason), group in groupby(sorted(stayed, key=why), why):
+    for (status, code, _), members in groupby(sorted(stayed, key=why), why):
+        group = list(members)
         names = [clean(chain.name) for chain in group]
+        reasons = list(dict.fromkeys(chain.reason or "no reason given" for chain in group))
+        reason = reasons[0] if len(reasons) == 1 else f"{reasons[0]}, and the like"
         shown = names if verbose else names[:_NAMES_SHOWN]
         more = f" and {len(names) - len(shown)} more" if len(names) > len(shown) else ""
         label = f"{status}, {clean(code)}" if code else status
