@@ -4,7 +4,8 @@
     duplicate   same incoming weights, bias and activation parameters: outgoing weights are added up
     unread      every outgoing weight is zero
 
-All of it is exact in real arithmetic, whatever the inputs are.
+A product of two neurons is constant where both are, or where one of them is constantly zero; it is a duplicate where
+both are. All of it is exact in real arithmetic, whatever the inputs are.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dataclasses import fields, is_dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.core.layer import Coreset, HiddenLayer, Neurons, shrink
+from onnx_coreset.core.layer import Coreset, Features, Gated, HiddenLayer, Neurons, shrink
 
 _PROBES = (-7.3, -2.1, -0.9, -0.31, -0.04, 0.0, 0.02, 0.27, 0.83, 1.9, 3.7, 8.1)
 
@@ -32,10 +33,11 @@ def lossless(layer: HiddenLayer) -> Coreset:
     outgoing = [np.array(readout.outgoing) for readout in layer.readouts]
     constant = [np.array(readout.constant) for readout in layer.readouts]
     alive = np.ones(layer.width, dtype=bool)
-    if all(isinstance(readout.features, Neurons) for readout in layer.readouts):
-        fixed = _constants(layer, outgoing, constant)
+    factors = [_factors(readout.features) for readout in layer.readouts]
+    if all(factors):
+        fixed = _constants(layer, factors, outgoing, constant)
         alive[fixed] = False
-        _merge(layer, alive, outgoing)
+        _merge(layer.width, factors, alive, outgoing)
     alive &= np.any([np.any(w != 0, axis=(0, 2)) for w in outgoing], axis=0)
     if not alive.any():
         alive[0] = True
@@ -43,35 +45,49 @@ def lossless(layer: HiddenLayer) -> Coreset:
     return Coreset(kept, tuple(w[:, kept] for w in outgoing), tuple(constant), "lossless")
 
 
-def _neurons(layer: HiddenLayer) -> list[Neurons]:
-    return [r.features for r in layer.readouts if isinstance(r.features, Neurons)]
+def _factors(features: Features) -> tuple[Neurons, ...]:
+    """Return the dense neurons whose product the features are; none where they are something else."""
+    if isinstance(features, Gated):
+        return features.gate, features.up
+    return (features,) if isinstance(features, Neurons) else ()
 
 
-def _constants(layer: HiddenLayer, outgoing: list[Array], constant: list[Array]) -> Indices:
+def _constants(
+    layer: HiddenLayer, factors: list[tuple[Neurons, ...]], outgoing: list[Array], constant: list[Array]
+) -> Indices:
     """Move neurons that do not depend on the input to the constants; return them."""
     if not all(readout.constant_allowed for readout in layer.readouts):
         return np.empty(0, dtype=np.intp)
-    fixed = np.flatnonzero(np.all([~n.incoming.any(axis=1) for n in _neurons(layer)], axis=0))
+    known = [_known(parts) for parts in factors]
+    fixed = np.flatnonzero(np.all([held for held, _ in known], axis=0))
     if fixed.size:
-        for neurons, weights, shift in zip(_neurons(layer), outgoing, constant, strict=True):
-            values = neurons.evaluate(np.zeros((1, neurons.inputs)))[0, fixed, 0]
-            shift += weights[:, fixed, 0] @ values
+        for (_, values), weights, shift in zip(known, outgoing, constant, strict=True):
+            shift += weights[:, fixed, 0] @ values[fixed]
             weights[:, fixed] = 0.0
     return fixed
 
 
-def _merge(layer: HiddenLayer, alive: Array, outgoing: list[Array]) -> None:
+def _known(factors: tuple[Neurons, ...]) -> tuple[Array, Array]:
+    """Return which products (n,) of neurons do not depend on the input, and what those are (n,)."""
+    held = np.array([~part.incoming.any(axis=1) for part in factors])
+    values = np.array([part.evaluate(np.zeros((1, part.inputs)))[0, :, 0] for part in factors])
+    nothing = np.any(held & (values == 0), axis=0)
+    fixed = np.all(held, axis=0) | nothing
+    return fixed, np.prod(np.where(fixed & ~nothing, values, 0.0), axis=0)
+
+
+def _merge(width: int, factors: list[tuple[Neurons, ...]], alive: Array, outgoing: list[Array]) -> None:
     """Add the outgoing weights of duplicates to those of the first one."""
     keys = []
-    for neurons in {id(n): n for n in _neurons(layer)}.values():
+    for neurons in {id(part): part for parts in factors for part in parts}.values():
         # An activation that shows no parameters still shows what it does to a few pre-activations.
-        probed = neurons.activation(np.repeat(np.array(_PROBES)[:, None], layer.width, axis=1)).T
-        keys += [neurons.incoming, neurons.bias[:, None], probed, *_parameters(neurons.activation, layer.width)]
+        probed = neurons.activation(np.repeat(np.array(_PROBES)[:, None], width, axis=1)).T
+        keys += [neurons.incoming, neurons.bias[:, None], probed, *_parameters(neurons.activation, width)]
     rows = np.ascontiguousarray(np.concatenate(keys, axis=1) + 0.0)
     packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
     _, first, group = np.unique(packed, return_index=True, return_inverse=True)
     leader = first[group.reshape(-1)]
-    extra = np.flatnonzero(alive & (leader != np.arange(layer.width)))
+    extra = np.flatnonzero(alive & (leader != np.arange(width)))
     for weights in outgoing:
         np.add.at(weights.transpose(1, 0, 2), leader[extra], weights.transpose(1, 0, 2)[extra])
         weights[:, extra] = 0.0

@@ -13,8 +13,13 @@ from hidden_layers import EPS, RELU, Capped, Columns, PRelu, neurons, plain, rea
 from onnx_coreset.core.activations.evaluate import run
 from onnx_coreset.core.activations.program import Program, Step
 from onnx_coreset.core.activations.record import Composite
-from onnx_coreset.core.layer import Coreset, HiddenLayer, Neurons, Readout, restrict, shrink
+from onnx_coreset.core.layer import Coreset, Gated, HiddenLayer, Neurons, Readout, restrict, shrink
 from onnx_coreset.core.lossless import compose, lossless, reduced, widened
+
+
+def reach(part: Neurons, x: np.ndarray) -> np.ndarray:
+    """The absolute terms of the pre-activations (N, n)."""
+    return np.abs(x) @ np.abs(part.incoming).T + np.abs(part.bias)
 
 
 def assert_same(before: HiddenLayer, after: HiddenLayer) -> None:
@@ -23,9 +28,11 @@ def assert_same(before: HiddenLayer, after: HiddenLayer) -> None:
         x = scale * np.random.default_rng(5).standard_normal((20, before.inputs))
         for old, new, part in zip(before.evaluate(x), after.evaluate(x), before.readouts, strict=True):
             terms = np.abs(part.features.evaluate(x)).reshape(20, -1)
+            # All activations here have slopes of at most 1.
             if isinstance(part.features, Neurons):
-                # All activations here have slopes of at most 1.
-                terms += np.abs(x) @ np.abs(part.features.incoming).T + np.abs(part.features.bias)
+                terms += reach(part.features, x)
+            elif isinstance(part.features, Gated):
+                terms += reach(part.features.gate, x) * reach(part.features.up, x)
             size = terms @ np.abs(part.outgoing).reshape(part.outputs, -1).T + np.abs(part.constant)
             assert np.all(np.abs(new - old) <= 4 * (before.width + before.inputs) * EPS * size)
 
@@ -166,6 +173,128 @@ def test_neurons_that_are_duplicates_for_one_readout_only_are_not_merged() -> No
     rng = np.random.default_rng(0)
     first, second = copied(RELU).readouts[0], readout(neurons(6, 5, rng), 2, rng)
     assert merged(HiddenLayer(6, (first, second))) == [0, 1, 2, 3, 4, 5]
+
+
+def gated(
+    gate: dict[int, float | int] | None = None,
+    up: dict[int, float | int] | None = None,
+    biases: tuple[dict[int, float], dict[int, float]] = ({}, {}),
+    twins: tuple[dict[int, int], dict[int, int]] = ({}, {}),
+    slope: np.ndarray | None = None,
+    n: int = 6,
+) -> Gated:
+    """Products of random neurons: `gate` and `up` fill rows, `biases` set entries, `twins` copies {copy: source}."""
+    rng = np.random.default_rng(4)
+    made = []
+    for rows, values, pairs in zip((gate or {}, up or {}), biases, twins, strict=True):
+        incoming, bias = rng.standard_normal((n, 5)), rng.standard_normal(n)
+        for copy, source in pairs.items():
+            incoming[copy], bias[copy] = incoming[source], bias[source]
+        for j, row in rows.items():
+            incoming[j] = row
+        for j, value in values.items():
+            bias[j] = value
+        made.append((incoming, bias))
+    first = RELU if slope is None else PRelu(slope)
+    return Gated(Neurons(*made[0], first), Neurons(*made[1], PRelu(np.ones(()))))
+
+
+def read_by(*features: Gated | Neurons, constant_allowed: bool = True) -> HiddenLayer:
+    rng = np.random.default_rng(6)
+    return HiddenLayer(6, tuple(readout(part, 3, rng, constant_allowed) for part in features))
+
+
+@given(
+    st.integers(0, 2**32 - 1),
+    st.lists(st.tuples(st.sampled_from([(0,), (1,), (0, 1)]), st.integers(0, 6), st.integers(0, 6)), max_size=8),
+    st.sets(st.tuples(st.integers(0, 1), st.integers(0, 6))),
+    st.sets(st.tuples(st.integers(0, 1), st.integers(0, 6))),
+    st.booleans(),
+)
+def test_the_function_of_products_and_factors_never_changes(
+    seed: int,
+    copies: list[tuple[tuple[int, ...], int, int]],
+    flat: set[tuple[int, int]],
+    centred: set[tuple[int, int]],
+    free: bool,
+) -> None:
+    rng = np.random.default_rng(seed)
+    incoming, bias, slope = rng.standard_normal((2, 7, 4)), rng.standard_normal((2, 7)), np.full(7, 0.1)
+    for side, j in flat:
+        incoming[side, j] = 0.0
+    for side, j in centred:
+        bias[side, j] = 0.0
+    for sides, source, copy in copies:
+        for side in sides:
+            incoming[side, copy], bias[side, copy] = incoming[side, source], bias[side, source]
+    gate, up = Neurons(incoming[0], bias[0], PRelu(slope)), Neurons(incoming[1], bias[1], PRelu(np.array(1.0)))
+    layer = HiddenLayer(7, (readout(Gated(gate, up), 2, rng), readout(gate, 3, rng, free)))
+    for part in (layer, HiddenLayer(7, layer.readouts[:1])):
+        keys = {bytes(np.concatenate([incoming[:, j].ravel(), bias[:, j]])) for j in range(7)}
+        assert 1 <= len(merged(part)) <= len(keys)
+
+
+def test_products_whose_factors_are_both_equal_are_merged() -> None:
+    layer = read_by(gated(twins=({4: 1, 5: 1}, {4: 1, 5: 1})))
+    assert merged(layer) == [0, 1, 2, 3]
+    outgoing = layer.readouts[0].outgoing
+    np.testing.assert_allclose(lossless(layer).outgoing[0][:, 1], outgoing[:, [1, 4, 5]].sum(axis=1), rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        gated(twins=({4: 1}, {})),
+        gated(twins=({}, {4: 1})),
+        gated(twins=({4: 1}, {4: 2})),
+        gated(twins=({4: 1}, {4: 1}), biases=({4: 9.0}, {})),
+        gated(twins=({4: 1}, {4: 1}), biases=({}, {4: 9.0})),
+        gated(twins=({4: 1}, {4: 1}), slope=np.array([0.1, 0.2, 0.3, 0.4, 0.3, 0.5])),
+    ],
+    ids=["gate only", "up only", "of two others", "gate bias", "up bias", "slope"],
+)
+def test_products_that_differ_in_one_part_are_not_merged(part: Gated) -> None:
+    assert merged(read_by(part)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_equal_slopes_do_not_hinder_a_merge_of_products() -> None:
+    part = gated(twins=({4: 1}, {4: 1}), slope=np.array([0.1, 0.2, 0.3, 0.4, 0.2, 0.5]))
+    assert merged(read_by(part)) == [0, 1, 2, 3, 5]
+
+
+def test_products_of_two_constants_and_those_with_a_factor_of_zero_go_to_the_constant() -> None:
+    part = gated(
+        gate={1: 0.0, 3: 0.0, 5: 0.0},
+        up={1: 0.0, 2: 0.0},
+        # 1 is 3 * -2, 2 has the up value 0, 3 the gate value relu(-1) = 0; the gate of 5 is a constant factor.
+        biases=({1: 3.0, 3: -1.0, 5: 2.0}, {1: -2.0, 2: 0.0}),
+    )
+    layer = read_by(part)
+    assert merged(layer) == [0, 4, 5]
+    before = layer.readouts[0]
+    np.testing.assert_allclose(lossless(layer).constant[0], before.constant - 6.0 * before.outgoing[:, 1, 0])
+
+
+def test_products_that_are_zero_stay_where_a_constant_may_not_change() -> None:
+    part = gated(up={2: 0.0}, biases=({}, {2: 0.0}))
+    assert merged(read_by(part, constant_allowed=False)) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_factor_that_another_readout_sees_must_be_constant_too() -> None:
+    part = gated(gate={1: 0.0}, up={1: 0.0, 2: 0.0}, biases=({}, {2: 0.0}))
+    layer = read_by(part, part.gate)
+    assert merged(layer) == [0, 2, 3, 4, 5]
+    np.testing.assert_allclose(
+        lossless(layer).constant[1],
+        layer.readouts[1].constant + part.gate.activation(part.gate.bias)[1] * layer.readouts[1].outgoing[:, 1, 0],
+    )
+
+
+def test_products_are_merged_where_all_readouts_see_them_as_equal() -> None:
+    part = gated(twins=({4: 1, 5: 2}, {4: 1, 5: 2}))
+    other = gated(twins=({4: 1}, {4: 3})).gate
+    assert merged(read_by(part, part.gate, part.up)) == [0, 1, 2, 3]
+    assert merged(read_by(part, other)) == [0, 1, 2, 3, 5]
 
 
 def without_weights(part: Readout, unread: list[int]) -> Readout:
