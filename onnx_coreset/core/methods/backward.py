@@ -17,17 +17,14 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.core.layer import Coreset, HiddenLayer
-from onnx_coreset.core.methods.base import Context
-from onnx_coreset.core.methods.target import Target, targets
-from onnx_coreset.core.refit import refit
+from onnx_coreset.core.methods.target import OnMoments, Target
 
 _LEAST_RIDGE = 1e-6
 _FRACTION = 64
 
 
 @dataclass(frozen=True)
-class Backward:
+class Backward(OnMoments):
     """Elimination by the exact increase of the least-squares error, with refit.
 
     Attributes:
@@ -38,27 +35,10 @@ class Backward:
 
     ridge: float = _LEAST_RIDGE
     name: str = "backward"
-    requires: frozenset[str] = frozenset({"moments"})
 
-    def order(self, layer: HiddenLayer, context: Context, rng: np.random.Generator) -> Indices:
-        """Return all neurons, those to keep longest first; every prefix is the choice for its width.
-
-        Args:
-            layer: The hidden layer, n neurons with one column.
-            context: Moments of the readouts' features.
-            rng: Not used: the choice is deterministic.
-
-        Returns:
-            Indices, shape (n,). O(n^3 + k n^2).
-        """
-        assert context.moments is not None
-        return eliminate(targets(layer, context.moments), self.ridge)
-
-    def select(self, layer: HiddenLayer, width: int, context: Context, rng: np.random.Generator) -> Coreset:
-        """Return the coreset of the first `width` neurons of the order, refitted."""
-        assert context.moments is not None
-        kept = np.sort(self.order(layer, context, rng)[:width])
-        return refit(layer, kept, context.moments, method=self.name)
+    def rank(self, parts: tuple[Target, ...]) -> Indices:
+        """Return all n neurons, best first. O(n^3 + k n^2)."""
+        return eliminate(parts, self.ridge)
 
 
 def eliminate(parts: tuple[Target, ...], ridge: float) -> Indices:

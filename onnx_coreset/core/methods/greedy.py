@@ -12,17 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.core.layer import Coreset, HiddenLayer
-from onnx_coreset.core.methods.base import Context
-from onnx_coreset.core.methods.target import Target, targets
-from onnx_coreset.core.refit import refit
+from onnx_coreset.core.methods.target import OnMoments, Target
 
 _RIDGE = 1e-6
 _BLOCK = 32
 
 
 @dataclass(frozen=True)
-class Greedy:
+class Greedy(OnMoments):
     """Forward selection by the exact decrease of the least-squares error, with refit.
 
     Attributes:
@@ -33,27 +30,10 @@ class Greedy:
 
     ridge: float = _RIDGE
     name: str = "greedy"
-    requires: frozenset[str] = frozenset({"moments"})
 
-    def order(self, layer: HiddenLayer, context: Context, rng: np.random.Generator) -> Indices:
-        """Return all neurons, best first; every prefix is the choice for its width.
-
-        Args:
-            layer: The hidden layer, n neurons with one column.
-            context: Moments of the readouts' features.
-            rng: Not used: the choice is deterministic.
-
-        Returns:
-            Indices, shape (n,). O(n^2 (n + k)).
-        """
-        assert context.moments is not None
-        return forward(targets(layer, context.moments), self.ridge)
-
-    def select(self, layer: HiddenLayer, width: int, context: Context, rng: np.random.Generator) -> Coreset:
-        """Return the coreset of the first `width` neurons of the order, refitted."""
-        assert context.moments is not None
-        kept = np.sort(self.order(layer, context, rng)[:width])
-        return refit(layer, kept, context.moments, method=self.name)
+    def rank(self, parts: tuple[Target, ...]) -> Indices:
+        """Return all n neurons, best first. O(n^2 (n + k))."""
+        return forward(parts, self.ridge)
 
 
 def forward(parts: tuple[Target, ...], ridge: float) -> Indices:

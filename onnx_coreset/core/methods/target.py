@@ -7,14 +7,16 @@ which a selection loses as little as it can.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.gram import Moments, spreads
-from onnx_coreset.core.layer import HiddenLayer
-from onnx_coreset.core.refit import seen, standardise
+from onnx_coreset.core.layer import Coreset, HiddenLayer
+from onnx_coreset.core.methods.base import Context
+from onnx_coreset.core.refit import refit, seen, standardise
 
 
 @dataclass(frozen=True)
@@ -51,3 +53,34 @@ def targets(layer: HiddenLayer, moments: tuple[Moments, ...]) -> tuple[Target, .
             weights = np.asarray(np.linalg.qr(weights, mode="r"), dtype=np.float64)
         found.append(Target(correlation, weights))
     return tuple(found)
+
+
+class OnMoments(ABC):
+    """A method that ranks neurons by the moments of their features alone, once for all widths."""
+
+    name: str
+    requires: frozenset[str] = frozenset({"moments"})
+
+    @abstractmethod
+    def rank(self, parts: tuple[Target, ...]) -> Indices:
+        """Return all n neurons, best first, given what has to be approximated."""
+
+    def order(self, layer: HiddenLayer, context: Context, rng: np.random.Generator) -> Indices:
+        """Return all neurons, best first; every prefix is the choice for its width.
+
+        Args:
+            layer: The hidden layer, n neurons with one column.
+            context: Moments of the readouts' features.
+            rng: Not used: the choice is deterministic.
+
+        Returns:
+            Indices, shape (n,).
+        """
+        assert context.moments is not None
+        return self.rank(targets(layer, context.moments))
+
+    def select(self, layer: HiddenLayer, width: int, context: Context, rng: np.random.Generator) -> Coreset:
+        """Return the coreset of the first `width` neurons of the order, refitted."""
+        assert context.moments is not None
+        kept = np.sort(self.order(layer, context, rng)[:width])
+        return refit(layer, kept, context.moments, method=self.name)
