@@ -513,6 +513,19 @@ def test_a_layer_of_a_branch_on_a_tensor_of_the_main_graph_is_cut_and_the_tensor
     assert widths(result.report)["ah"] == HALF
 
 
+def test_the_same_names_in_both_branches_are_two_layers() -> None:
+    parts = []
+    for seed, act in ((1, "Relu"), (2, "Tanh")):
+        part = graph("g", body("x", "ay", "a", act), [], [("ay", FLOAT, ("N", K))])
+        part.initializer.extend(numpy_helper.from_array(v, n) for n, v in named("a", seed).items())
+        parts.append(part)
+    node = make("If", ["which"], ["y"], then_branch=parts[0], else_branch=parts[1])
+    model = built([node], {"which": (BOOL, ()), "x": (FLOAT, ("N", D))}, {"y": (FLOAT, ("N", K))}, {})
+    assert onnx_coreset.optimize(model, ratio=1.0).model == model
+    found = [chain for chain in halved(model).report.chains if chain.name == "ah"]
+    assert [(chain.status, chain.code) for chain in found] == [("pruned", None), ("skipped", "subgraph")]
+
+
 def test_what_is_said_about_a_model_is_kept() -> None:
     model = silu_3d()
     model.doc_string, model.domain, model.model_version = "a model", "some.where", 7

@@ -55,8 +55,7 @@ def _written(model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_i
 
 def _current(document: Document, names: Mapping[str, Coreset]) -> Iterator[Space]:
     """Yield the spaces called for, each as the graph is when its turn comes."""
-    found = [space for space in spaces(document) if isinstance(space, Space) and space.name in names]
-    for space in found:
+    for space in _called_for(document, names):
         node = space.producer.dense.node
         scope = document.scope_of(node)
         again = producer(document, node)
@@ -67,12 +66,19 @@ def _current(document: Document, names: Mapping[str, Coreset]) -> Iterator[Space
         yield now
 
 
+def _called_for(document: Document, names: Mapping[str, Coreset]) -> list[Space]:
+    """Return the spaces called for; where subgraphs repeat a name, it is that of the first space alone."""
+    found: dict[str, Space] = {}
+    for space in spaces(document):
+        if isinstance(space, Space) and space.name in names:
+            found.setdefault(space.name, space)
+    return list(found.values())
+
+
 def _doubtful(document: Document, coresets: Mapping[str, Coreset]) -> list[set[str]]:
     """Return groups of chains whose cut may not pay: they copy a shared constant, or insert one."""
     groups: list[tuple[set[str], set[int]]] = []
-    for space in spaces(document):
-        if not isinstance(space, Space) or space.name not in coresets:
-            continue
+    for space in _called_for(document, coresets):
         slots = [(document.source(node.inputs[i]), document.shared(node, i)) for node, i in space.slots()]
         shared = {id(source.root) for source, others in slots if source is not None and others}
         if not shared and not _inserts(space, coresets[space.name]):
