@@ -22,8 +22,8 @@ from onnx_coreset.core.methods import METHODS, Method
 from onnx_coreset.edge import files
 from onnx_coreset.edge.runtime import Provider, choose
 from onnx_coreset.errors import Rejected, UsageError, ValidationError
-from onnx_coreset.graph.facts import macs, parameters
 from onnx_coreset.graph.lens import read
+from onnx_coreset.graph.model.facts import macs, parameters
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options

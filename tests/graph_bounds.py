@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from onnx_coreset.core.activations.operators import ELEMENTWISE
 from onnx_coreset.core.activations.program import Step
 from onnx_coreset.core.fold import spelled_out
-from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.space import Space
 
 Array = NDArray[np.float64]

@@ -6,8 +6,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from onnx_coreset.graph.codec import decode
-from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.model.codec import decode
+from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space, spaces
 

@@ -21,8 +21,8 @@ from graph_forms import FORMS
 from graph_linear import CONSUMERS, MOVES, PRODUCERS
 from graph_spellings import REGIONS, TAILS, Spelling, build, spellings
 from onnx_coreset.core.layer import Coreset
-from onnx_coreset.graph.codec import decode, encode
 from onnx_coreset.graph.lens import read, write
+from onnx_coreset.graph.model.codec import decode, encode
 from onnx_coreset.graph.space import Space, spaces
 
 CASES = spellings(2, seed=3)

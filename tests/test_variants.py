@@ -10,8 +10,8 @@ import pytest
 
 import onnx_coreset
 from onnx_coreset.edge.runtime import Session, choose
-from onnx_coreset.graph.codec import decode
 from onnx_coreset.graph.lens import read
+from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.space import Space, spaces
 
 FOLDER = Path(__file__).parent / "data" / "variants"

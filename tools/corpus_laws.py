@@ -29,12 +29,12 @@ from onnx_coreset.core.layer import Coreset, Features, Gated, HiddenLayer, Neuro
 from onnx_coreset.edge.files import load
 from onnx_coreset.edge.runtime import RuntimeRefused, Session, accepts, choose
 from onnx_coreset.errors import CoresetError
-from onnx_coreset.graph.codec import decode, encode
 from onnx_coreset.graph.cut import cut
-from onnx_coreset.graph.document import Document
 from onnx_coreset.graph.extract import extract, shrunk
 from onnx_coreset.graph.lens import read, write
-from onnx_coreset.graph.order import in_order
+from onnx_coreset.graph.model.codec import decode, encode
+from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.model.order import in_order
 from onnx_coreset.graph.space import Space, spaces
 
 # The running error analysis is the tests'.

@@ -87,8 +87,8 @@ def placed(model: pathlib.Path, ort: Any) -> dict[str, dict[str, int]]:
     from onnx_coreset.edge import files
     from onnx_coreset.edge.runtime import Session, choose
     from onnx_coreset.edge.statistics import synthetic
-    from onnx_coreset.graph.codec import decode
     from onnx_coreset.graph.indices import valid_ranges
+    from onnx_coreset.graph.model.codec import decode
 
     proto = files.load(model).model
     rng = np.random.default_rng(0)

@@ -13,9 +13,9 @@ import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.graph.dense import GEMMS, STANDARD, Dense, dense
-from onnx_coreset.graph.document import Document, Numbers
+from onnx_coreset.graph.model.document import Document, Numbers
 from onnx_coreset.graph.producers import varies
-from onnx_coreset.graph.rules import Value
+from onnx_coreset.graph.rules.values import Value
 from onnx_coreset.graph.skip import Stop
 
 

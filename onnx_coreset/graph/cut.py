@@ -13,10 +13,10 @@ import numpy as np
 import onnx
 
 from onnx_coreset.core.layer import Coreset
-from onnx_coreset.graph.codec import decode, encode
-from onnx_coreset.graph.document import Document
-from onnx_coreset.graph.facts import parameters
 from onnx_coreset.graph.lens import write
+from onnx_coreset.graph.model.codec import decode, encode
+from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.model.facts import parameters
 from onnx_coreset.graph.producers import Producer, producer
 from onnx_coreset.graph.space import Space, follow, spaces
 

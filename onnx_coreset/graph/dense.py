@@ -19,9 +19,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.graph.document import Document, Numbers
+from onnx_coreset.graph.model.document import Document, Numbers
+from onnx_coreset.graph.model.sources import is_float, moving_node
 from onnx_coreset.graph.skip import Stop
-from onnx_coreset.graph.sources import is_float, moving_node
 
 
 def _names(words: str) -> frozenset[str]:

@@ -9,10 +9,10 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from onnx_coreset.core.layer import Coreset
-from onnx_coreset.graph.codec import decode, encode
-from onnx_coreset.graph.document import Document
 from onnx_coreset.graph.flat import flat, message_of
 from onnx_coreset.graph.lens import write
+from onnx_coreset.graph.model.codec import decode, encode
+from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.space import Space, spaces
 
 _OLDEST_IR = 4

@@ -7,7 +7,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.graph.dense import Dense, dense
-from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.model.document import Document
 
 _SHAPES = frozenset(["Flatten", "Reshape", "Identity", "Cast", "Squeeze", "Unsqueeze", "Dropout"])
 _SCALES = frozenset(["Add", "Sub", "Mul", "Div"])

@@ -14,9 +14,9 @@ import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from onnx_coreset.graph.dense import Dense
-from onnx_coreset.graph.document import Document, Numbers
+from onnx_coreset.graph.model.document import Document, Numbers
+from onnx_coreset.graph.rules.values import ConstantAt, Moved
 from onnx_coreset.graph.space import Space
-from onnx_coreset.graph.values import ConstantAt, Moved
 
 _FUSED = ("activation", "activation_alpha", "activation_beta", "activation_gamma")
 

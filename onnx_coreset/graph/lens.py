@@ -13,7 +13,7 @@ from onnx_coreset.core.activations.records import recognise
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.fold import fold
 from onnx_coreset.core.layer import Coreset, Features, Gated, HiddenLayer, Neurons, Readout
-from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.space import Space
 
 

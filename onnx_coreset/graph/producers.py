@@ -9,8 +9,8 @@ import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.graph.dense import Dense, dense
-from onnx_coreset.graph.document import Document
-from onnx_coreset.graph.rules import Elementwise
+from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.rules.values import Elementwise
 from onnx_coreset.graph.skip import Stop
 
 

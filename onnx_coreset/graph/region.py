@@ -13,8 +13,8 @@ import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.activations.program import Operand, Program, Step
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.graph.document import Document
-from onnx_coreset.graph.values import ConstantAt, Count, Elementwise, Layout, Moved
+from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.rules.values import ConstantAt, Count, Elementwise, Layout, Moved
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ import onnx
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.graph.consumers import Consumer
-from onnx_coreset.graph.document import Document, Scope
+from onnx_coreset.graph.model.document import Document, Scope
 from onnx_coreset.graph.producers import Producer, producer
 from onnx_coreset.graph.region import Region
+from onnx_coreset.graph.rules.values import Halved, Joined, Layout
 from onnx_coreset.graph.skip import Skip, Stop
-from onnx_coreset.graph.values import Halved, Joined, Layout
 from onnx_coreset.graph.walk import Walk
 
 

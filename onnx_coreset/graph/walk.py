@@ -9,13 +9,13 @@ from heapq import heappop, heappush
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.graph.consumers import Consumer, consumer
-from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.producers import Producer
 from onnx_coreset.graph.region import Region
-from onnx_coreset.graph.rules import outcome, stopped
-from onnx_coreset.graph.sizes import COMPUTES, Reader
+from onnx_coreset.graph.rules.sizes import COMPUTES, Reader
+from onnx_coreset.graph.rules.table import outcome, stopped
+from onnx_coreset.graph.rules.values import Arrival, Aside, Elementwise, Layout, Moved, Same, Steps, Value
 from onnx_coreset.graph.skip import Stop
-from onnx_coreset.graph.values import Arrival, Aside, Elementwise, Layout, Moved, Same, Steps, Value
 
 _TAKES_SIZES = frozenset({"Reshape", "Expand", "Slice", "Split"})
 

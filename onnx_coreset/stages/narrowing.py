@@ -18,9 +18,9 @@ from onnx_coreset.core.methods.base import Method
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused
 from onnx_coreset.edge.statistics import as_float
 from onnx_coreset.edge.validation import computed_errors, local_errors
-from onnx_coreset.graph.codec import decode
 from onnx_coreset.graph.extract import extract, shrunk
 from onnx_coreset.graph.lens import read
+from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space, spaces
 from onnx_coreset.options import Options

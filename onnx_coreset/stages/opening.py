@@ -14,10 +14,10 @@ import onnx.inliner
 from onnx_coreset.edge import files
 from onnx_coreset.edge.runtime import accepts
 from onnx_coreset.errors import ModelError, UsageError
-from onnx_coreset.graph.codec import decode
-from onnx_coreset.graph.document import Document
-from onnx_coreset.graph.facts import graphs
-from onnx_coreset.graph.order import in_order
+from onnx_coreset.graph.model.codec import decode
+from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.model.facts import graphs
+from onnx_coreset.graph.model.order import in_order
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space, spaces
 from onnx_coreset.options import Options

@@ -12,8 +12,8 @@ from onnx_coreset.core.laws import SCALES
 from onnx_coreset.edge.inputs import Synthetic, given
 from onnx_coreset.edge.runtime import InputSpec
 from onnx_coreset.errors import UsageError
-from onnx_coreset.graph.codec import decode
 from onnx_coreset.graph.indices import valid_ranges
+from onnx_coreset.graph.model.codec import decode
 
 RNG = np.random.default_rng(0)
 X = RNG.standard_normal((30, 3))

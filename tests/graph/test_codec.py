@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from onnx import TensorProto, helper, numpy_helper
 
 from graph_oddities import ODDITIES, base, info, models, weights
-from onnx_coreset.graph.codec import decode, encode
-from onnx_coreset.graph.document import Document, Scope
+from onnx_coreset.graph.model.codec import decode, encode
+from onnx_coreset.graph.model.document import Document, Scope
 
 NEW = np.full((3, 4), 7, "f4")
 every_oddity = pytest.mark.parametrize("name", sorted(ODDITIES))

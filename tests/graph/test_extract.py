@@ -12,10 +12,10 @@ from graph_layers import array, found, model, parsed
 from graph_spellings import INPUTS, Spelling, build, fitting, spellings
 from onnx_coreset.core.layer import Coreset, HiddenLayer, shrink, whole
 from onnx_coreset.edge.runtime import Session, choose
-from onnx_coreset.graph.codec import decode
-from onnx_coreset.graph.document import Document
 from onnx_coreset.graph.extract import extract, shrunk
 from onnx_coreset.graph.lens import read
+from onnx_coreset.graph.model.codec import decode
+from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.space import Space
 
 CPU = choose("cpu")

@@ -11,10 +11,10 @@ from graph_forms import FORMS, WIDTHS
 from graph_layers import found
 from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, shrink, whole
 from onnx_coreset.edge.runtime import Session, choose, with_outputs
-from onnx_coreset.graph.codec import decode, encode
 from onnx_coreset.graph.cut import cut
 from onnx_coreset.graph.extract import extract, shrunk
 from onnx_coreset.graph.lens import read, write
+from onnx_coreset.graph.model.codec import decode, encode
 from onnx_coreset.graph.space import Space, spaces
 
 CPU = choose("cpu")

@@ -12,9 +12,9 @@ from graph_spellings import INPUTS, ROWS, Spelling, build, fitting, spellings
 from onnx_coreset.core.activations.operators import ELEMENTWISE
 from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, shrink, whole
 from onnx_coreset.edge.runtime import Session, choose, with_outputs
-from onnx_coreset.graph.codec import decode, encode
-from onnx_coreset.graph.document import Document
 from onnx_coreset.graph.lens import read, write
+from onnx_coreset.graph.model.codec import decode, encode
+from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.space import Space, spaces
 
 CPU = choose("cpu")

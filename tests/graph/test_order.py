@@ -11,7 +11,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from graph_oddities import ODDITIES, base, info
 from onnx_coreset.errors import ModelError
-from onnx_coreset.graph.order import in_order
+from onnx_coreset.graph.model.order import in_order
 
 SORTABLE = ["annotations", "branch", "constants", "dtypes", "functions", "loop", "old", "sparse", "types", "values"]
 

@@ -11,11 +11,11 @@ from graph_layers import array, found, model, parsed
 from onnx_coreset.core.layer import restrict, shrink
 from onnx_coreset.edge.runtime import Session, choose
 from onnx_coreset.edge.statistics import collect
-from onnx_coreset.graph.codec import encode
 from onnx_coreset.graph.cut import cut
-from onnx_coreset.graph.facts import parameters
 from onnx_coreset.graph.lens import read, write
-from onnx_coreset.graph.sources import resized, retargeted, target_shape
+from onnx_coreset.graph.model.codec import encode
+from onnx_coreset.graph.model.facts import parameters
+from onnx_coreset.graph.model.sources import resized, retargeted, target_shape
 
 CPU = choose("cpu")
 KEPT = np.asarray([0, 2, 5])

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from graph_layers import SIZES, array, found, model, parsed
 from onnx_coreset.core.activations.operators import ELEMENTWISE
-from onnx_coreset.graph.rules import MOVES, REDUCTIONS, RULES
+from onnx_coreset.graph.rules.table import MOVES, REDUCTIONS, RULES
 from onnx_coreset.graph.skip import REASONS
 from onnx_coreset.graph.space import Space
 

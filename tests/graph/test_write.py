@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 from graph_layers import array, model, parsed
 from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, shrink
 from onnx_coreset.edge.runtime import Session, choose
-from onnx_coreset.graph.codec import decode, encode
 from onnx_coreset.graph.cut import cut
-from onnx_coreset.graph.document import Document
-from onnx_coreset.graph.facts import parameters
 from onnx_coreset.graph.lens import read, write
+from onnx_coreset.graph.model.codec import decode, encode
+from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.model.facts import parameters
 from onnx_coreset.graph.space import Space, spaces
 
 CPU = choose("cpu")

@@ -15,8 +15,8 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Indices
-from onnx_coreset.graph.document import Document
-from onnx_coreset.graph.values import Layout, Value
+from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.rules.values import Layout, Value
 
 _MOST = 64
 _DEEPEST = 24

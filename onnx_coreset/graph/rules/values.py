@@ -15,7 +15,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Indices
-from onnx_coreset.graph.document import Document
+from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.skip import Stop
 
 

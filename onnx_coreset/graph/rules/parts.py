@@ -11,10 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_coreset.graph.moves import LARGE, integers, mixed, placed, rank_of, rewritten, sizes_of
-from onnx_coreset.graph.sizes import Size
+from onnx_coreset.graph.rules.moves import LARGE, integers, mixed, placed, rank_of, rewritten, sizes_of
+from onnx_coreset.graph.rules.sizes import Size
+from onnx_coreset.graph.rules.values import PLAIN, Arrival, Count, Halved, Layout, Moved, Outcome, Value
 from onnx_coreset.graph.skip import Stop
-from onnx_coreset.graph.values import PLAIN, Arrival, Count, Halved, Layout, Moved, Outcome, Value
 
 
 def cut(arrival: Arrival) -> Outcome:

@@ -13,9 +13,8 @@ from types import MappingProxyType
 import numpy as np
 import onnx_graphsurgeon as gs
 
-from onnx_coreset.graph import moves, parts
-from onnx_coreset.graph.skip import Stop
-from onnx_coreset.graph.values import (
+from onnx_coreset.graph.rules import moves, parts
+from onnx_coreset.graph.rules.values import (
     Arrival,
     Aside,
     ConstantAt,
@@ -27,6 +26,7 @@ from onnx_coreset.graph.values import (
     Steps,
     Value,
 )
+from onnx_coreset.graph.skip import Stop
 
 __all__ = [
     "MOVES",

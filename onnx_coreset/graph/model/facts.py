@@ -9,7 +9,7 @@ from contextlib import suppress
 import onnx
 from onnx import shape_inference
 
-from onnx_coreset.graph.skeleton import skeleton
+from onnx_coreset.graph.model.skeleton import skeleton
 
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:

@@ -16,8 +16,8 @@ from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.importers.onnx_importer import import_onnx
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
-from onnx_coreset.graph.document import Document, Origin, Scope, Shape
-from onnx_coreset.graph.skeleton import skeleton
+from onnx_coreset.graph.model.document import Document, Origin, Scope, Shape
+from onnx_coreset.graph.model.skeleton import skeleton
 
 _QUIET = threading.Lock()
 _SILENT = 1_000

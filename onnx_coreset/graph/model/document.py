@@ -15,8 +15,8 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
-from onnx_coreset.graph.shapes import Shapes
-from onnx_coreset.graph.sources import Change, Move, Numbers, Source, move, moving_node
+from onnx_coreset.graph.model.shapes import Shapes
+from onnx_coreset.graph.model.sources import Change, Move, Numbers, Source, move, moving_node
 
 __all__ = ["Document", "Numbers", "Origin", "Scope", "Shape", "constant_node"]
 

@@ -11,9 +11,9 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Indices
-from onnx_coreset.graph.sizes import Literal, Reader, Size, Sizes, same_product
+from onnx_coreset.graph.rules.sizes import Literal, Reader, Size, Sizes, same_product
+from onnx_coreset.graph.rules.values import Arrival, Count, Moved, Outcome, Value
 from onnx_coreset.graph.skip import Stop
-from onnx_coreset.graph.values import Arrival, Count, Moved, Outcome, Value
 
 LARGE = 2**30
 

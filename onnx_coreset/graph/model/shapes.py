@@ -13,7 +13,7 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import shape_inference
 
-from onnx_coreset.graph.skeleton import skeleton
+from onnx_coreset.graph.model.skeleton import skeleton
 
 Shape = tuple[int | str | None, ...]
 _SMALL = 64

@@ -1,0 +1,1 @@
+"""A model opened for finding and editing: nodes, tensors, constants and shapes over the original messages."""
