@@ -29,7 +29,7 @@ FLOAT32 = float(np.finfo(np.float32).eps)
 
 
 def ball(count: int, size: int, radius: float, seed: int = 99) -> np.ndarray:
-    """The law that DESIGN 5 names, drawn anew: uniform directions, radii mixed .1, .3, 1 of the radius."""
+    """The ball law, drawn anew: uniform directions, radii mixed .1, .3, 1 of the radius."""
     rng = np.random.default_rng(seed)
     x = rng.standard_normal((count, size))
     return x * (radius * rng.choice([0.1, 0.3, 1.0], count) / np.linalg.norm(x, axis=1))[:, None]

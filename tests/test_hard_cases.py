@@ -1,4 +1,4 @@
-"""Graphs on which the live peer is silent or wrong (shared/PEERS.md), end to end.
+"""Graphs on which a pruner of ONNX models is easily silent or wrong, end to end.
 
 Every hidden neuron stands twice in these layers, so half of them can go at no cost: a cut that reads an axis, a factor
 or a constant wrongly does not give the outputs of the original again.
@@ -17,6 +17,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 import onnx_coreset
 from api_models import array, built, codes, run, widths
+from onnx_coreset.errors import ValidationError
+from onnx_coreset.stages import judging
 
 D, N, K = 5, 16, 3
 HALF = N // 2
@@ -608,3 +610,19 @@ def test_what_mixes_the_neurons_is_named_and_left_alone(form: Callable[[], onnx.
     (chain,) = hidden(result)
     assert (chain.status, chain.code, chain.width_before) == ("skipped", code, N)
     assert result.model == model
+
+
+@pytest.mark.parametrize("branch", [0, 1])
+def test_a_fault_in_either_branch_is_seen(branch: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = branches(inside=True)
+    real = judging.cut
+
+    def broken(*arguments: Any) -> tuple[onnx.ModelProto, frozenset[str]]:
+        result, useless = real(*arguments)
+        for tensor in result.graph.node[0].attribute[branch].g.initializer:
+            tensor.CopyFrom(numpy_helper.from_array(np.full(tuple(tensor.dims), np.nan, "f4"), tensor.name))
+        return result, useless
+
+    monkeypatch.setattr(judging, "cut", broken)
+    with pytest.raises(ValidationError, match="not finite"):
+        onnx_coreset.optimize(model, ratio=0.5)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -219,12 +219,14 @@ def _measured(name: str, table: _Table) -> TensorError:
     )
 
 
-def runs_for(feeder: Feeder, samples: int, batch: int) -> int:
-    """Return how many runs give `samples` samples, as far as the feeder has them."""
-    wanted = max(2, -(-samples // max(batch, 1)))
+def runs_for(feeder: Feeder, samples: int, batch: int, least: int = 2) -> int:
+    """Return how many runs give `samples` samples, as far as the feeder has them.
+
+    Args:
+        feeder: Source of inputs.
+        samples: Samples wanted.
+        batch: Samples a run.
+        least: Fewest runs.
+    """
+    wanted = max(least, -(-samples // max(batch, 1)))
     return wanted if feeder.runs is None else min(wanted, feeder.runs)
-
-
-def names_of(outputs: Sequence[TensorError]) -> tuple[str, ...]:
-    """Return the names of the tensors measured."""
-    return tuple(output.name for output in outputs)

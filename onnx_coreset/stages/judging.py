@@ -20,6 +20,7 @@ from onnx_coreset.stages.opening import Opened, check
 from onnx_coreset.stages.sampling import FRESH, Sources, stream
 
 _WHOLE_SAMPLES = 512
+_RUNS_OF_BRANCHES = 16
 
 
 @dataclass(frozen=True)
@@ -84,11 +85,12 @@ def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options:
     if options.validate and found.held_back is not None:
         feeder, first = found.held_back
         rng = stream(options.seed, "outputs", FRESH)
-        batch = max(
-            (v.shape[0] for v in feeder.feed(first, stream(options.seed, "outputs", 1)).values() if v.ndim), default=1
-        )
+        trial = feeder.feed(first, stream(options.seed, "outputs", 1)).values()
+        batch = max((value.shape[0] for value in trial if value.ndim), default=1)
+        # A truth value may decide which branch of the model runs: enough runs for either.
+        least = _RUNS_OF_BRANCHES if any(value.dtype == np.bool_ for value in trial) else 2
         try:
-            runs = runs_for(feeder, min(_WHOLE_SAMPLES, 2 * BATCH), batch)
+            runs = runs_for(feeder, min(_WHOLE_SAMPLES, 2 * BATCH), batch, least)
             inner = _inner(opened, chains)
             comparison = compare(opened.original, model, provider, feeder, runs, rng, inner, first)
             faults += comparison.faults
