@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -204,7 +205,9 @@ def test_a_signal_to_the_real_program(here: Path) -> None:
     root = os.path.dirname(os.path.dirname(str(onnx_coreset.__file__)))
     env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH"))))}
     command = [sys.executable, "-m", "onnx_coreset", "in.onnx", "out.onnx", "--eps", "0.01", "--provider", "cpu", "-v"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=env, cwd=here) as process:
+    # A shell starts what it runs in the background deaf to this signal, and children inherit that.
+    pipe, hear = subprocess.PIPE, partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, env=env, cwd=here, preexec_fn=hear) as process:
         assert process.stderr is not None
         # The first line of the log comes after the imports, before the work.
         first = process.stderr.readline()

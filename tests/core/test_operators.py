@@ -153,11 +153,13 @@ def test_float32_limits_are_no_bounds_of_a_clip():
     assert ELEMENTWISE["Clip"]([np.array(1e39)], {"min": -limit, "max": limit}) == 1e39
 
 
-@pytest.mark.parametrize("op", sorted(ELEMENTWISE))
+WITHOUT_LIMITS = frozenset({"Sin", "Cos", "Log", "Sqrt", "Not"})
+WITH_LIMITS = sorted(op for op, record in ELEMENTWISE.items() if record.least <= 1 and op not in WITHOUT_LIMITS)
+
+
+@pytest.mark.parametrize("op", WITH_LIMITS)
 def test_values_at_infinity_are_the_limits(op):
     record = ELEMENTWISE[op]
-    if record.least > 1 or op in {"Sin", "Cos", "Log", "Sqrt", "Not"}:
-        pytest.skip("no limit, or several operands")
     ends = record([np.array([-np.inf, np.inf])])
     far = record([np.array([-1e30, 1e30])])
     with np.errstate(over="ignore"):
