@@ -31,7 +31,7 @@ class Candidates:
         layer: The hidden layer, n neurons.
         base: Its lossless coreset.
         inner: What that leaves.
-        moments: Moments of the features of `inner`.
+        moments: Moments of the features of `inner`; none where neither method nor refit needs them.
         method: What chooses neurons.
         context: What the method is told.
         order: Nested order over the neurons of `inner`, where the method has one.
@@ -96,8 +96,9 @@ def candidates(
     base, inner = reduced(layer)
     if not options.refit:
         inner = layer
-    moments = layer_moments(inner, x)
-    context = Context(law=law, moments=moments, radius=radius)
+    needed = options.refit or "moments" in method.requires
+    moments = layer_moments(inner, x) if needed else ()
+    context = Context(law=law, moments=moments or None, radius=radius)
     order = method.order(inner, context, generator(0)) if isinstance(method, Ordered) else None
     return Candidates(layer, base, inner, moments, method, context, order, options.refit, generator)
 

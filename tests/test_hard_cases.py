@@ -626,3 +626,22 @@ def test_a_fault_in_either_branch_is_seen(branch: int, monkeypatch: pytest.Monke
     monkeypatch.setattr(judging, "cut", broken)
     with pytest.raises(ValidationError, match="not finite"):
         onnx_coreset.optimize(model, ratio=0.5)
+
+
+def test_layers_joined_by_a_concat_are_measured_without_the_runtime_too() -> None:
+    nodes = [
+        make("MatMul", ["x", "W1"], ["p"]),
+        make("Relu", ["p"], ["left"]),
+        make("MatMul", ["x", "V1"], ["q"]),
+        make("Tanh", ["q"], ["right"]),
+        make("Concat", ["left", "right"], ["both"], axis=-1),
+        make("MatMul", ["both", "W2"], ["y"]),
+    ]
+    rng = np.random.default_rng(0)
+    shapes = {"W1": (D, N), "V1": (D, HALF), "W2": (N + HALF, K)}
+    tensors = {name: rng.standard_normal(shape).astype("f4") for name, shape in shapes.items()}
+    model = built(nodes, {"x": (FLOAT, ("N", D))}, {"y": (FLOAT, ("N", K))}, tensors)
+    ran, computed = (onnx_coreset.optimize(model, ratio=0.5, validate=flag).report.chains for flag in (True, False))
+    for one, other in zip(ran[:2], computed[:2], strict=True):
+        assert one.status == other.status == "pruned"
+        assert other.error.rms == pytest.approx(one.error.rms, rel=1e-4)

@@ -146,7 +146,8 @@ def compare(
         RuntimeRefused: The original does not run on such inputs.
     """
     sessions = [Session(with_outputs(model, list(inner)), provider) for model in (original, result)]
-    outputs = [spec.name for spec in Session(original, provider).outputs if spec.dtype is not None]
+    own = {output.name for output in original.graph.output}
+    outputs = [spec.name for spec in sessions[0].outputs if spec.dtype is not None and spec.name in own]
     names = [*outputs, *(name for name in inner if name not in outputs)]
     tables = {name: _Table() for name in names}
     random: set[str] = set()

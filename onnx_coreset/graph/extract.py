@@ -112,11 +112,19 @@ def shrunk(model: onnx.ModelProto, name: str, coreset: Coreset) -> onnx.ModelPro
         coreset: A coreset of that layer.
     """
     document = decode(model)
-    # What a Concat stood behind is named by what the consumer reads there.
-    found = [s for s in spaces(document) if isinstance(s, Space)]
-    space = next((s for s in found if s.name == name), found[0])
-    write(document, space, coreset)
+    write(document, the_space(document, name), coreset)
     return encode(document)
+
+
+def the_space(document: Document, name: str) -> Space:
+    """Return the space of an extracted layer.
+
+    Args:
+        document: What `extract` returned, opened.
+        name: Name of the space in the whole model; one that stood before a Concat has another name here.
+    """
+    found = [space for space in spaces(document) if isinstance(space, Space)]
+    return next((space for space in found if space.name == name), found[0])
 
 
 def _plain(message: onnx.NodeProto) -> onnx.NodeProto:

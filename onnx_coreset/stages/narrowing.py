@@ -18,11 +18,11 @@ from onnx_coreset.core.methods.base import Method
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused
 from onnx_coreset.edge.statistics import as_float
 from onnx_coreset.edge.validation import computed_errors, local_errors
-from onnx_coreset.graph.extract import extract, shrunk
+from onnx_coreset.graph.extract import extract, shrunk, the_space
 from onnx_coreset.graph.lens import read
 from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.skip import Skip
-from onnx_coreset.graph.space import Space, spaces
+from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.plan import Candidates, asked, candidates, least_width, rounded
 from onnx_coreset.stages.opening import Opened, named_width
@@ -176,8 +176,7 @@ def measure(
         inputs: Samples of its inputs.
         provider: Where it is run.
         run: Whether to try; otherwise, and where the runtime has no kernels, the error is computed in float64 from
-            the weights
-            as they are stored.
+            the weights as they are stored.
     """
     if run:
         try:
@@ -185,7 +184,7 @@ def measure(
         except RuntimeRefused:
             pass
     document = decode(alone)
-    space = next(s for s in spaces(document) if isinstance(s, Space) and s.name == name)
+    space = the_space(document, name)
     layer = read(document, space)
     return computed_errors(layer, shrink(layer, _stored(space, coreset)), as_float(inputs.fresh)), False
 
