@@ -2,7 +2,14 @@
 
 Readouts that see the same features are stacked (those that may change their constant apart from those that may not), so
 that most layers come down to one correlation matrix R (p, p) and one matrix A (k, p) with E |A (a - mean)|^2 = 1, of
-which a selection loses as little as it can.
+which a selection loses as little as it can. A neuron with s columns is a block of s rows and columns of R.
+
+With M = R + r I = L L^T in the order in which neurons come, and T = A L, the error of the ridge problem with the first
+m neurons is the sum of what stands behind them,
+
+    J(m) = sum over columns t of neurons later than the m-th of |T_:t|^2,
+
+so that one factorisation gives the errors of every width, and no difference of two large numbers is taken.
 """
 
 from __future__ import annotations
@@ -11,12 +18,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.linalg import cholesky
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.gram import Moments, spreads
 from onnx_coreset.core.layer import Coreset, HiddenLayer
 from onnx_coreset.core.methods.base import Context
-from onnx_coreset.core.refit import refit, seen, standardise
+from onnx_coreset.core.refit import RIDGE, refit, seen, standardise
 
 
 @dataclass(frozen=True)
@@ -24,20 +32,31 @@ class Target:
     """Features of one kind and everything that reads them.
 
     Attributes:
-        correlation: Correlation matrix R of the features, shape (n, n).
-        weights: Outgoing weights in units of standard deviation and spread, shape (k, n).
+        correlation: Correlation matrix R of the features, shape (n s, n s).
+        weights: Outgoing weights in units of standard deviation and spread, shape (k, n s).
+        columns: Number of columns s of a neuron.
     """
 
     correlation: Array
     weights: Array
+    columns: int = 1
+
+    @property
+    def width(self) -> int:
+        """Number of neurons n."""
+        return int(self.correlation.shape[0]) // self.columns
 
 
-def targets(layer: HiddenLayer, moments: tuple[Moments, ...]) -> tuple[Target, ...]:
+def targets(layer: HiddenLayer, moments: tuple[Moments, ...], alike: bool = True) -> tuple[Target, ...]:
     """Return what a selection has to approximate, one target for each kind of features.
 
     Args:
-        layer: The hidden layer; features with one column.
+        layer: The hidden layer, n neurons.
         moments: Moments of each readout's features.
+        alike: Whether every readout counts the same; otherwise every output does, and all of them have power 1.
+
+    Returns:
+        The targets. O(p^2 k) where a readout has more outputs than its p = n s features have columns.
     """
     groups: dict[tuple[int, bool], list[int]] = {}
     for index, readout in enumerate(layer.readouts):
@@ -46,13 +65,53 @@ def targets(layer: HiddenLayer, moments: tuple[Moments, ...]) -> tuple[Target, .
     found = []
     for (_, constant_allowed), members in groups.items():
         correlation, deviation = standardise(seen(moments[members[0]], constant_allowed))
-        # The norm of W only depends on W^T W: a square root of that is as good, and smaller where k > n.
-        rows = [layer.readouts[i].outgoing[:, :, 0] / (scale[i] * np.sqrt(layer.readouts[i].outputs)) for i in members]
+        rows = []
+        for i in members:
+            count = layer.readouts[i].outputs if alike else layer.outputs
+            rows.append(layer.readouts[i].outgoing.reshape(-1, deviation.size) / (scale[i] * np.sqrt(max(count, 1))))
         weights = np.concatenate(rows) * deviation
+        # The norm of W only depends on W^T W: a square root of that is as good, and smaller where k > p.
         if weights.shape[0] > weights.shape[1]:
             weights = np.asarray(np.linalg.qr(weights, mode="r"), dtype=np.float64)
-        found.append(Target(correlation, weights))
+        found.append(Target(correlation, weights, layer.readouts[members[0]].features.columns))
     return tuple(found)
+
+
+def error_path(layer: HiddenLayer, moments: tuple[Moments, ...], order: Indices) -> Array:
+    """Return the error of the refit for every prefix of an order.
+
+    Args:
+        layer: The hidden layer, n neurons.
+        moments: Moments of each readout's features.
+        order: All neurons, best first, shape (n,).
+
+    Returns:
+        Shape (n,): entry m - 1 is the rms error over all outputs, each in units of its readout's spread, with the first
+        m neurons kept and refitted. It never increases and ends with 0. The ridge's own term r |U - A|^2 is part of
+        its square, so that it is an upper bound. O(p^3 / 3 + k p^2), p = n s.
+
+    Raises:
+        FloatingPointError: A moment is not finite.
+    """
+    total = np.zeros(layer.width)
+    for part in targets(layer, moments, alike=False):
+        columns = (np.asarray(order)[:, None] * part.columns + np.arange(part.columns)).reshape(-1)
+        factor = _factor(part.correlation[np.ix_(columns, columns)], RIDGE)
+        explained = part.weights[:, columns] @ factor
+        total += np.einsum("kp,kp->p", explained, explained).reshape(-1, part.columns).sum(axis=1)
+    behind = np.cumsum(total[::-1])[::-1]
+    return np.asarray(np.sqrt(np.append(behind[1:], 0.0)))
+
+
+def _factor(matrix: Array, ridge: float) -> Array:
+    """Return the lower Cholesky factor of matrix + r I with the smallest r of ridge, 10 ridge, ... that has one."""
+    while True:
+        shifted = matrix.copy()
+        shifted[np.diag_indices_from(shifted)] += ridge
+        try:
+            return np.asarray(cholesky(shifted, lower=True, overwrite_a=True, check_finite=False))
+        except np.linalg.LinAlgError:
+            ridge *= 10.0
 
 
 class OnMoments(ABC):
@@ -69,7 +128,7 @@ class OnMoments(ABC):
         """Return all neurons, best first; every prefix is the choice for its width.
 
         Args:
-            layer: The hidden layer, n neurons with one column.
+            layer: The hidden layer, n neurons.
             context: Moments of the readouts' features.
             rng: Not used: the choice is deterministic.
 
