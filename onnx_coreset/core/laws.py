@@ -2,6 +2,7 @@
 
     ball      ||x - centre|| <= radius: directions uniform, radii a mixture of .1, .3 and 1 of the radius
     mixture   x = s g with g ~ N(0, I) and s drawn from a few scales: broad and zero-mean
+    normal    x = mean + root g, or one of several such components
     empirical rows of a table, drawn without replacement as long as there are enough
 
 and, for the inputs of a whole model, normal inputs whose correlations are read off the weights that they meet first.
@@ -38,6 +39,30 @@ class BallDomain:
     proven: bool = False
 
 
+@dataclass(frozen=True)
+class Gaussian:
+    """One component x = mean + scale root g, g ~ N(0, I), of a mixture.
+
+    Attributes:
+        weight: Its probability; the components of a mixture sum to 1.
+        mean: Mean, shape (d,), or None for 0.
+        root: Square root of the covariance over scale^2, shape (d, q), or None for the identity. Components that share
+            one root, the same array, share their correlations.
+        scale: What the root is multiplied by.
+    """
+
+    weight: float
+    mean: Array | None = None
+    root: Array | None = None
+    scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "root"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, frozen(value))
+
+
 class Law(Protocol):
     """How the inputs of a layer are distributed."""
 
@@ -52,8 +77,8 @@ class Law(Protocol):
     def sample(self, count: int, rng: np.random.Generator) -> Array:
         """Return `count` inputs, shape (count, d)."""
 
-    def moments(self) -> tuple[Array, Array] | None:
-        """Return mean (d,) and covariance (d, d), or None where they are not known in closed form."""
+    def components(self) -> tuple[Gaussian, ...] | None:
+        """Return the normal distributions it is a mixture of, or None where it is no such mixture."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +115,9 @@ class Ball:
         # Inwards by more than half a unit of float32, so that no rounding, to float32 included, puts a sample outside.
         return np.asarray(x * (self.radius * (1 - 1e-7) * scales / np.where(norms > 0, norms, 1.0))[:, None])
 
-    def moments(self) -> tuple[Array, Array]:
-        """Return mean 0 and covariance radius^2 mean(scale^2) / d times the identity."""
-        variance = self.radius**2 * float(np.mean(np.square(self.scales))) / self.dimension
-        return np.zeros(self.dimension), variance * np.eye(self.dimension)
+    def components(self) -> None:
+        """None: spheres are not normal; their projections nearly are where d is large, but that is no identity."""
+        return None
 
 
 @dataclass(frozen=True)
@@ -123,9 +147,55 @@ class Mixture:
         scales = np.asarray(self.scales)[rng.integers(len(self.scales), size=count)]
         return np.asarray(rng.standard_normal((count, self.dimension)) * scales[:, None])
 
-    def moments(self) -> tuple[Array, Array]:
-        """Return mean 0 and covariance mean(scale^2) times the identity."""
-        return np.zeros(self.dimension), float(np.mean(np.square(self.scales))) * np.eye(self.dimension)
+    def components(self) -> tuple[Gaussian, ...]:
+        """Return one isotropic component a scale."""
+        return tuple(Gaussian(1.0 / len(self.scales), scale=scale) for scale in self.scales)
+
+
+@dataclass(frozen=True)
+class Normal:
+    """Normal inputs with given means and covariances: one component, or a mixture of several.
+
+    Attributes:
+        dimension: Number of inputs d.
+        parts: The components; their weights sum to 1.
+        name: Where they come from, for a report.
+    """
+
+    dimension: int
+    parts: tuple[Gaussian, ...]
+    name: str = "normal"
+
+    def __post_init__(self) -> None:
+        if not self.parts or abs(sum(part.weight for part in self.parts) - 1.0) > 1e-9:
+            raise ValueError("the weights of the components must sum to 1")
+        for part in self.parts:
+            if part.mean is not None and part.mean.shape != (self.dimension,):
+                raise ValueError(f"mean {part.mean.shape} does not fit {self.dimension} inputs")
+            if part.root is not None and part.root.shape[:1] != (self.dimension,):
+                raise ValueError(f"root {part.root.shape} does not fit {self.dimension} inputs")
+
+    @property
+    def domain(self) -> None:
+        """None: normal inputs lie in no bounded set."""
+        return None
+
+    def sample(self, count: int, rng: np.random.Generator) -> Array:
+        """Return `count` inputs, shape (count, d), in random order of the components. O(count d q)."""
+        weights = np.array([part.weight for part in self.parts])
+        which = rng.choice(weights.size, size=count, p=weights / weights.sum())
+        x = np.empty((count, self.dimension))
+        for index, part in enumerate(self.parts):
+            rows = np.flatnonzero(which == index)
+            size = self.dimension if part.root is None else part.root.shape[1]
+            drawn = part.scale * rng.standard_normal((rows.size, size))
+            mixed = drawn if part.root is None else drawn @ part.root.T
+            x[rows] = mixed if part.mean is None else mixed + part.mean
+        return x
+
+    def components(self) -> tuple[Gaussian, ...]:
+        """Return the components."""
+        return self.parts
 
 
 @dataclass(frozen=True)
@@ -150,7 +220,7 @@ class Empirical:
         have = self.rows.shape[0]
         return np.asarray(self.rows[rng.choice(have, size=count, replace=count > have)], dtype=np.float64)
 
-    def moments(self) -> None:
+    def components(self) -> None:
         """None: the rows are the law."""
         return None
 
