@@ -69,19 +69,14 @@ def enclosures(document: Document, space: Space, x: Array) -> list[Interval]:
             rows = slice(start, start + space.width)
             ready.append(((exact - slack)[:, rows], (exact + slack)[:, rows]))
     found: list[Interval] = []
-    for (consumer, number), layout in zip(space.consumers, space.layouts, strict=True):
-        if len(space.region.streams(number)) == 1:
-            low, high = _computed(
-                spelled_out(space.region.program(document, number)).steps, ready, space, number, u, tiny
-            )
-        else:
-            product, left, right = space.region.joint(number)
-            steps = spelled_out(space.region.program(document, number, {product: left})).steps
-            one = _computed(steps, ready, space, left, u, tiny)
-            other = _computed(spelled_out(space.region.program(document, right)).steps, ready, space, right, u, tiny)
-            low, high = _widened(ELEMENTWISE["Mul"].interval([one, other]), u, tiny)
+    for (consumer, numbers), layout in zip(space.consumers, space.layouts, strict=True):
+        parts = [_value(document, space, number, ready, u, tiny) for number in numbers]
         outgoing, constant = consumer.read()
-        outgoing = outgoing[:, layout.block(space.width)]
+        own = layout.own
+        low, high = (
+            np.stack(end, axis=-1)[:, layout.neurons[own], layout.copies[own]] for end in zip(*parts, strict=True)
+        )
+        outgoing = outgoing[:, own]
         middle, radius = (low + high) / 2, (high - low) / 2
         size = np.maximum(np.abs(low), np.abs(high))
         centre = middle @ outgoing.T + constant
@@ -89,6 +84,17 @@ def enclosures(document: Document, space: Space, x: Array) -> list[Interval]:
         spread = radius @ np.abs(outgoing).T + error + tiny
         found.append((centre - spread, centre + spread))
     return found
+
+
+def _value(document: Document, space: Space, number: int, ready: list[Interval], u: float, tiny: float) -> Interval:
+    """Return the enclosure of one value that a consumer reads."""
+    if len(space.region.streams(number)) == 1:
+        return _computed(spelled_out(space.region.program(document, number)).steps, ready, space, number, u, tiny)
+    product, left, right = space.region.joint(number)
+    steps = spelled_out(space.region.program(document, number, {product: left})).steps
+    one = _computed(steps, ready, space, left, u, tiny)
+    other = _computed(spelled_out(space.region.program(document, right)).steps, ready, space, right, u, tiny)
+    return _widened(ELEMENTWISE["Mul"].interval([one, other]), u, tiny)
 
 
 def _computed(

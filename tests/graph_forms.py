@@ -167,7 +167,66 @@ FORMS: dict[str, onnx.ModelProto] = {
         "h = MatMul(x, A)", "r = Relu(h)", parsed("z = Concat(x, r, x)", axis=1), "y = Gemm(z, J, b)", J=array(12, 5)
     ),
     "joined behind a Gemm": _joined(last="y = Gemm(z, J, b)"),
+    "backwards": model(
+        "h = MatMul(x, A)", "r = Relu(h)", parsed("z = Gather(r, i)", axis=-1), "y = MatMul(z, B)", i=np.arange(6)[::-1]
+    ),
+    "backwards by a slice": model(
+        "h = MatMul(x, A)", "r = Slice(h, last, least, last, last)", "d = Add(r, a)", "z = Relu(d)", "y = Gemm(z, B, b)",
+        last=ints(-1), least=ints(-2**62),
+    ),
+    "some, one of them twice": model(
+        "h = MatMul(x, A)", parsed("g = Gather(h, i)", axis=1), "d = Mul(g, b)", "z = Tanh(d)", "y = MatMul(z, C)",
+        i=np.asarray([4, -1, 0, 4, 3], "i4"),
+    ),
+    "heads of parts": model(
+        "h = Gemm(x, A, a)", parsed("p, q = Split(h, sizes)", axis=-1), "r = Relu(p)", "t = Tanh(q)", "d = Mul(t, D)",
+        "y = MatMul(r, P)", "o = Gemm(d, Q, b)", outputs="y o", sizes=ints(2, 4), D=array(4), P=array(2, 5),
+        Q=array(4, 5),
+    ),
+    "heads of halves": model(
+        "h = Gemm(x, A, a)", "r = Relu(h)", parsed("p, q = Split(r)", axis=1), "y = MatMul(p, P)", "o = Gemm(q, P, b)",
+        outputs="y o", P=array(3, 5),
+    ),
+    "heads of halves, by number": model(
+        "h = MatMul(x, A)", "r = Relu(h)", parsed("p, q = Split(r)", axis=-1, num_outputs=2), "y = MatMul(p, P)",
+        "o = MatMul(q, P)", outputs="y o", P=array(3, 5), opset=18, inputs=TABLES,
+    ),
+    "heads of halves, by attribute": model(
+        "h = Gemm(x, A, a)", parsed("p, q = Split(h)", axis=1), "r = Relu(p)", "y = Gemm(r, P, b)", "o = Gemm(q, P, b)",
+        outputs="y o", P=array(3, 5), opset=11,
+    ),
+    "a part and the whole": model(
+        "h = MatMul(x, A)", "z = Relu(h)", "p = Slice(z, two, minus, last)", "y = MatMul(z, B)", "o = MatMul(p, P)",
+        outputs="y o", two=ints(2), minus=ints(-1), last=ints(-1), P=array(3, 5),
+    ),
+    "twice": model("h = MatMul(x, A)", parsed("c = Concat(h, h)", axis=1), "z = Relu(c)", "y = Gemm(z, J, b)",
+        J=array(12, 5)),
+    "both signs": model(
+        "h = Gemm(x, A, a)", "m = Neg(h)", parsed("c = Concat(h, m)", axis=-1), "d = Mul(c, v)", "z = Relu(d)",
+        "y = MatMul(z, J)", v=array(12), J=array(12, 5),
+    ),
+    "parts joined again": model(
+        "h = MatMul(x, A)", parsed("p, q = Split(h, sizes)", axis=-1), "r = Relu(p)", "t = Tanh(q)",
+        parsed("z = Concat(t, x, r)", axis=-1), "y = Gemm(z, J, b)", sizes=ints(2, 4), J=array(9, 5),
+    ),
+    "rows joined again": model(
+        "h = MatMul(x, A)", "r = Relu(h)", parsed("p, q = Split(r)", axis=1), parsed("z = Concat(q, p)", axis=1),
+        "y = MatMul(z, B)", inputs=STACKS,
+    ),
+    "three parts, two of them a gate": model(
+        "h = MatMul(x, W)", parsed("g, u, t = Split(h)", axis=-1, num_outputs=3), *SWISH, "e = Tanh(t)",
+        "o = MatMul(e, B)", outputs="y o", W=array(3, 18), opset=18,
+    ),
+    "fused, read as a whole too": model(
+        "h = MatMul(x, K)", parsed("g, u = Split(h)", axis=-1), *SWISH, "o = MatMul(h, J)", outputs="y o", K=K,
+        J=array(12, 4),
+    ),
     "branches": _branches(),
 }  # fmt: skip
+TAKEN = frozenset(
+    {"heads of parts", "heads of halves", "heads of halves, by number", "heads of halves, by attribute"}
+    | {"a part and the whole", "parts joined again", "backwards by a slice"}
+)
+"""Forms in which an operator takes neighbouring neurons."""
 """Name -> model; every layer in it can be cut."""
 WIDTHS = {"joined": 2, "joined, then a function": 2, "joined behind a Gemm": 2, "branches": 2}

@@ -1,4 +1,4 @@
-"""What the neurons of a hidden layer compute: dense neurons, and products of two of them."""
+"""What the neurons of a hidden layer compute: dense neurons, products of two of them, and several of these at once."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_coreset.core.activations.program import Activation
 from onnx_coreset.core.arrays import Array, Indices, frozen
 from onnx_coreset.core.laws import Law
+
+Seen = NDArray[np.bool_]
 
 
 class Features(Protocol):
@@ -145,3 +148,58 @@ class Gated:
     def take(self, kept: Indices) -> Gated:
         """Return the neurons `kept` (m,) alone, in that order."""
         return Gated(self.gate.take(kept), self.up.take(kept))
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Several features of each neuron, side by side: h_js = part_s(x)_j where readers see it, else 0.
+
+    Attributes:
+        parts: Features with one column, one for each of the s columns.
+        seen: Which features of which neurons readers see, shape (n, s).
+    """
+
+    parts: tuple[Neurons | Gated, ...]
+    seen: Seen
+
+    def __post_init__(self) -> None:
+        view = np.asarray(self.seen, dtype=np.bool_).view()
+        view.flags.writeable = False
+        object.__setattr__(self, "seen", view)
+        if any(part.width != view.shape[0] for part in self.parts) or view.shape[1:] != (len(self.parts),):
+            raise ValueError(f"seen {view.shape} does not fit {len(self.parts)} features")
+
+    @property
+    def width(self) -> int:
+        """Number of neurons n."""
+        return self.parts[0].width
+
+    @property
+    def columns(self) -> int:
+        """Number of columns s a neuron has."""
+        return len(self.parts)
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs d."""
+        return self.parts[0].inputs
+
+    @property
+    def name(self) -> str:
+        """The kind of features, for a report."""
+        return "columns"
+
+    def evaluate(self, x: Array) -> Array:
+        """Return the features (N, n, s) of inputs (N, d)."""
+        known = {id(part): part.evaluate(x)[:, :, 0] for part in self.parts}
+        values = np.stack([known[id(part)] for part in self.parts], axis=-1)
+        return np.where(self.seen, values, 0.0)
+
+    def sample(self, law: Law, count: int, rng: np.random.Generator) -> Array:
+        """Return the features (count, n, s) of `count` inputs drawn from `law`."""
+        return self.evaluate(law.sample(count, rng))
+
+    def take(self, kept: Indices) -> Columns:
+        """Return the neurons `kept` (m,) alone, in that order."""
+        taken = {id(part): part.take(kept) for part in self.parts}
+        return Columns(tuple(taken[id(part)] for part in self.parts), self.seen[kept])

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices, frozen, frozen_indices
-from onnx_coreset.core.features import Features, Gated, Neurons
+from onnx_coreset.core.features import Columns, Features, Gated, Neurons
 
 __all__ = [
+    "Columns",
     "Coreset",
     "Features",
     "Gated",

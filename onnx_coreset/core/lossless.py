@@ -11,12 +11,13 @@ both are. All of it is exact in real arithmetic, whatever the inputs are.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass
 
 import numpy as np
 
-from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.core.layer import Coreset, Features, Gated, HiddenLayer, Neurons, shrink
+from onnx_coreset.core.arrays import Array, Indices, frozen
+from onnx_coreset.core.features import Seen
+from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Neurons, shrink
 
 _PROBES = (-7.3, -2.1, -0.9, -0.31, -0.04, 0.0, 0.02, 0.27, 0.83, 1.9, 3.7, 8.1)
 
@@ -33,11 +34,11 @@ def lossless(layer: HiddenLayer) -> Coreset:
     outgoing = [np.array(readout.outgoing) for readout in layer.readouts]
     constant = [np.array(readout.constant) for readout in layer.readouts]
     alive = np.ones(layer.width, dtype=bool)
-    factors = [_factors(readout.features) for readout in layer.readouts]
-    if all(factors):
-        fixed = _constants(layer, factors, outgoing, constant)
+    columns = [_columns(readout.features) for readout in layer.readouts]
+    if all(columns):
+        fixed = _constants(layer, columns, outgoing, constant)
         alive[fixed] = False
-        _merge(layer.width, factors, alive, outgoing)
+        _merge(layer.width, columns, alive, outgoing)
     alive &= np.any([np.any(w != 0, axis=(0, 2)) for w in outgoing], axis=0)
     if not alive.any():
         alive[0] = True
@@ -45,41 +46,54 @@ def lossless(layer: HiddenLayer) -> Coreset:
     return Coreset(kept, tuple(w[:, kept] for w in outgoing), tuple(constant), "lossless")
 
 
-def _factors(features: Features) -> tuple[Neurons, ...]:
-    """Return the dense neurons whose product the features are; none where they are something else."""
-    if isinstance(features, Gated):
-        return features.gate, features.up
-    return (features,) if isinstance(features, Neurons) else ()
+@dataclass(frozen=True)
+class _Column:
+    """One column of some features: the dense neurons whose product it is, and which of them readers see, (n,)."""
+
+    factors: tuple[Neurons, ...]
+    seen: Seen
+
+
+def _columns(features: Features) -> tuple[_Column, ...]:
+    """Return the columns of features that are made of dense neurons; none where they are something else."""
+    if isinstance(features, Columns):
+        parts = tuple(zip(features.parts, features.seen.T, strict=True))
+    elif isinstance(features, Neurons | Gated):
+        parts = ((features, np.ones(features.width, dtype=np.bool_)),)
+    else:
+        return ()
+    return tuple(_Column((p.gate, p.up) if isinstance(p, Gated) else (p,), seen) for p, seen in parts)
 
 
 def _constants(
-    layer: HiddenLayer, factors: list[tuple[Neurons, ...]], outgoing: list[Array], constant: list[Array]
+    layer: HiddenLayer, columns: list[tuple[_Column, ...]], outgoing: list[Array], constant: list[Array]
 ) -> Indices:
     """Move neurons that do not depend on the input to the constants; return them."""
     if not all(readout.constant_allowed for readout in layer.readouts):
         return np.empty(0, dtype=np.intp)
-    known = [_known(parts) for parts in factors]
-    fixed = np.flatnonzero(np.all([held for held, _ in known], axis=0))
+    known = [[_known(column) for column in each] for each in columns]
+    fixed = np.flatnonzero(np.all([held for each in known for held, _ in each], axis=0))
     if fixed.size:
-        for (_, values), weights, shift in zip(known, outgoing, constant, strict=True):
-            shift += weights[:, fixed, 0] @ values[fixed]
+        for each, weights, shift in zip(known, outgoing, constant, strict=True):
+            values = np.stack([value for _, value in each], axis=-1)
+            shift += np.einsum("kjs,js->k", weights[:, fixed], values[fixed])
             weights[:, fixed] = 0.0
     return fixed
 
 
-def _known(factors: tuple[Neurons, ...]) -> tuple[Array, Array]:
-    """Return which products (n,) of neurons do not depend on the input, and what those are (n,)."""
-    held = np.array([~part.incoming.any(axis=1) for part in factors])
-    values = np.array([part.evaluate(np.zeros((1, part.inputs)))[0, :, 0] for part in factors])
-    nothing = np.any(held & (values == 0), axis=0)
+def _known(column: _Column) -> tuple[Array, Array]:
+    """Return which entries (n,) of a column do not depend on the input, and what those are (n,)."""
+    held = np.array([~part.incoming.any(axis=1) for part in column.factors])
+    values = np.array([part.evaluate(np.zeros((1, part.inputs)))[0, :, 0] for part in column.factors])
+    nothing = np.any(held & (values == 0), axis=0) | ~column.seen
     fixed = np.all(held, axis=0) | nothing
     return fixed, np.prod(np.where(fixed & ~nothing, values, 0.0), axis=0)
 
 
-def _merge(width: int, factors: list[tuple[Neurons, ...]], alive: Array, outgoing: list[Array]) -> None:
+def _merge(width: int, columns: list[tuple[_Column, ...]], alive: Array, outgoing: list[Array]) -> None:
     """Add the outgoing weights of duplicates to those of the first one."""
-    keys = []
-    for neurons in {id(part): part for parts in factors for part in parts}.values():
+    keys = [frozen(column.seen[:, None]) for each in columns for column in each]
+    for neurons in {id(part): part for each in columns for column in each for part in column.factors}.values():
         # An activation that shows no parameters still shows what it does to a few pre-activations.
         probed = neurons.activation(np.repeat(np.array(_PROBES)[:, None], width, axis=1)).T
         keys += [neurons.incoming, neurons.bias[:, None], probed, *_parameters(neurons.activation, width)]

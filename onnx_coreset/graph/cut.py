@@ -2,16 +2,19 @@
 
 Each coreset was made for the layer as it stands in the original. Chains are written in topological order: the consumer
 of one is often the producer of the next, and what is inserted behind the first stands in front of the second, so a
-space is followed anew when its turn comes. A chain whose cut would not leave fewer parameters in the file stays whole.
+space is followed anew when its turn comes. Where a Concat brings several chains to one consumer, what each adds to the
+consumer's constant is added up. A chain whose cut would not leave fewer parameters in the file stays whole.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import onnx
 
+from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.layer import Coreset
 from onnx_coreset.graph.lens import write
 from onnx_coreset.graph.model.codec import decode, encode
@@ -48,9 +51,20 @@ def cut(
 
 def _written(model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_inputs: bool) -> onnx.ModelProto:
     document = decode(model, constant_inputs)
+    before = {space.name: _constants(space) for space in _called_for(document, coresets)}
     for space in _current(document, coresets):
-        write(document, space, coresets[space.name])
+        coreset = coresets[space.name]
+        moved = [new - old for new, old in zip(_constants(space), before[space.name], strict=True)]
+        if any(shift.any() for shift in moved):
+            constant = tuple(c + shift for c, shift in zip(coreset.constant, moved, strict=True))
+            coreset = replace(coreset, constant=constant)
+        write(document, space, coreset)
     return encode(document)
+
+
+def _constants(space: Space) -> list[Array]:
+    """Return the constant of each consumer as it now is."""
+    return [consumer.read()[1] for consumer, _ in space.consumers]
 
 
 def _current(document: Document, names: Mapping[str, Coreset]) -> Iterator[Space]:

@@ -1,7 +1,7 @@
 """A layer alone whose region moves the neurons about, written on plain rows.
 
 What moves neurons without touching them depends on sizes of the model around it. Here every tensor is a table, samples
-by neurons: moves become Identity, constants vectors, and only what takes a fused product apart stays a Slice.
+by neurons: moves become Identity, constants vectors, and what takes some of the neurons, or another order, a Gather.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
+from onnx_coreset.core.arrays import Indices
 from onnx_coreset.graph.dense import Dense
 from onnx_coreset.graph.model.document import Document, Numbers
+from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.rules.values import ConstantAt, Moved
 from onnx_coreset.graph.space import Space
 
@@ -105,8 +107,7 @@ class _Writer:
     def _readout(self, index: int) -> None:
         reader, layout = self._space.consumers[index][0], self._space.layouts[index]
         dense = reader.dense
-        part = np.arange(dense.inputs)[layout.block(self._space.width)]
-        stored = np.take(dense.stored, part, axis=dense.axes.in_axis)
+        stored = np.take(dense.stored, layout.own, axis=dense.axes.in_axis)
         self._product(dense, reader.hidden.name, stored, dense.output.name, False)
         bias = reader.bias()
         if bias is not None and bias.node is not dense.node:
@@ -117,19 +118,28 @@ class _Writer:
             self._nodes.append(helper.make_node(bias.node.op, inputs, [bias.node.outputs[0].name]))
 
     def _move(self, node: gs.Node, moved: Moved) -> Iterator[onnx.NodeProto]:
-        held = {id(tensor) for tensor, _ in self._space.region.tensors}
-        source = next(tensor.name for tensor in node.inputs if id(tensor) in held)
-        width = self._space.width
+        """Yield what moves entries of the space's own: nothing but a Gather, a Concat or an Identity a result."""
+        layouts = {id(t): at for (t, _), at in zip(self._space.region.tensors, self._space.region.layouts, strict=True)}
+        held = [tensor for tensor in node.inputs if id(tensor) in layouts]
         for index, tensor in enumerate(node.outputs):
-            if not tensor.name:
+            if not tensor.name or id(tensor) not in layouts:
                 continue
-            if not moved.copies:
-                yield helper.make_node("Identity", [source], [tensor.name])
+            if moved.joins and len(held) > 1:
+                yield helper.make_node("Concat", [t.name for t in held], [tensor.name], axis=-1)
                 continue
-            ends = (width * moved.copies[index], width * (moved.copies[index] + 1), -1)
-            names = ("start", "end", "axis")
-            given = [self._constant(f"{tensor.name}_{n}", np.asarray([v])) for n, v in zip(names, ends, strict=True)]
-            yield helper.make_node("Slice", [source, *given], [tensor.name])
+            taken = self._taken(layouts[id(held[0])], moved.entries[index]) if moved.entries else None
+            if taken is None:
+                yield helper.make_node("Identity", [held[0].name], [tensor.name])
+            else:
+                entries = self._constant(f"{tensor.name}_entries", taken)
+                yield helper.make_node("Gather", [held[0].name, entries], [tensor.name], axis=-1)
+
+    @staticmethod
+    def _taken(source: Layout, entries: Indices) -> Numbers | None:
+        """Return which of the space's own entries are taken, or None where they all are, in their order."""
+        rank = np.cumsum(source.neurons >= 0) - 1
+        taken = rank[entries[source.neurons[entries] >= 0]].astype(np.int64)
+        return None if np.array_equal(taken, np.arange(source.own.size)) else taken
 
     def _elementwise(self, node: gs.Node) -> None:
         message = onnx.NodeProto()
@@ -144,10 +154,9 @@ class _Writer:
         self._nodes.append(message)
 
     def _vector(self, numbers: Numbers, at: ConstantAt | None) -> Numbers:
-        if at is None:
+        if at is None or at.layout is None:
             return numbers.reshape(numbers.shape[-1:])
-        start, layout = at.layout.before, at.layout
-        return numbers.reshape(-1)[start : start + layout.copies * self._space.width]
+        return numbers.reshape(-1)[at.layout.own]
 
 
 def message_of(document: Document, node: gs.Node) -> onnx.NodeProto:

@@ -10,10 +10,11 @@ import numpy as np
 
 from onnx_coreset.core.activations.program import Program
 from onnx_coreset.core.activations.records import recognise
-from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.fold import fold
-from onnx_coreset.core.layer import Coreset, Features, Gated, HiddenLayer, Neurons, Readout
+from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Neurons, Readout
 from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.space import Space
 
 
@@ -29,15 +30,31 @@ def read(document: Document, space: Space) -> HiddenLayer:
     """
     streams = _streams(space)
     readouts = []
-    features: dict[int, Features] = {}
-    for (consumer, value), layout in zip(space.consumers, space.layouts, strict=True):
-        if value not in features:
-            features[value] = _features(document, space, streams, value)
-        outgoing, constant = consumer.read()
-        own = outgoing[:, layout.block(space.width)]
-        # A readout that others share is theirs too: its constant is left to nobody.
-        readouts.append(Readout(features[value], own[:, :, None], constant, layout.plain))
+    features: dict[tuple[tuple[int, ...], Layout], Features] = {}
+    parts: dict[int, Neurons | Gated] = {}
+    for (consumer, numbers), layout in zip(space.consumers, space.layouts, strict=True):
+        for number in numbers:
+            if number not in parts:
+                parts[number] = _part(document, space, streams, number)
+        where = _where(layout, space.width, len(numbers))
+        # Readers that see the same of the neurons share their features, in whatever order they see them.
+        key = (numbers, Layout(np.where(where >= 0, 0, -1), np.zeros_like(where)))
+        if key not in features:
+            features[key] = _features(tuple(parts[number] for number in numbers), where)
+        weights, constant = consumer.read()
+        readouts.append(Readout(features[key], np.where(where >= 0, weights[:, where], 0.0), constant))
     return HiddenLayer(space.width, tuple(readouts))
+
+
+def _where(layout: Layout, width: int, copies: int) -> Indices:
+    """Return the entry of the axis that each copy of each neuron has, shape (n, s), -1 where there is none."""
+    return np.stack([layout.where(width, copy) for copy in range(copies)], axis=-1)
+
+
+def _features(parts: tuple[Neurons | Gated, ...], where: Indices) -> Features:
+    if len(parts) == 1 and np.all(where >= 0):
+        return parts[0]
+    return Columns(parts, where >= 0)
 
 
 def _streams(space: Space) -> list[tuple[Array, Array]]:
@@ -51,7 +68,7 @@ def _streams(space: Space) -> list[tuple[Array, Array]]:
     return found
 
 
-def _features(document: Document, space: Space, streams: list[tuple[Array, Array]], value: int) -> Features:
+def _part(document: Document, space: Space, streams: list[tuple[Array, Array]], value: int) -> Neurons | Gated:
     def neurons(number: int, program: Program) -> Neurons:
         (stream,) = space.region.streams(number)
         program, weights, shift = fold(program, *streams[stream])
@@ -78,12 +95,11 @@ def write(document: Document, space: Space, coreset: Coreset) -> None:
     kept = np.asarray(coreset.kept)
     parts = zip(space.consumers, space.layouts, coreset.outgoing, coreset.constant, strict=True)
     for (consumer, _), layout, outgoing, constant in parts:
-        columns, own = layout.indices(kept, space.width), outgoing[:, :, 0]
-        if not layout.plain:
-            block = layout.block(space.width)
-            before = consumer.read()[0]
-            own = np.concatenate([before[:, : block.start], own, before[:, block.stop :]], axis=1)
-        consumer.write(own, constant, columns)
+        entries, ranks = layout.placed(kept)
+        own = outgoing[:, ranks, layout.copies[entries]]
+        if np.any(ranks < 0):
+            own = np.where(ranks >= 0, own, consumer.read()[0][:, entries])
+        consumer.write(own, constant, entries)
     for producer in space.producers:
         copies = producer.width // space.width
         producer.slice(np.concatenate([copy * space.width + kept for copy in range(copies)]))

@@ -14,7 +14,8 @@ import onnx_graphsurgeon as gs
 from onnx_coreset.core.activations.program import Operand, Program, Step
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.graph.model.document import Document
-from onnx_coreset.graph.rules.values import ConstantAt, Count, Elementwise, Layout, Moved
+from onnx_coreset.graph.rules.layout import Layout
+from onnx_coreset.graph.rules.values import Choice, ConstantAt, Count, Elementwise, Moved
 
 
 @dataclass(frozen=True)
@@ -92,6 +93,12 @@ class Region:
                         yield operand
                     seen.add((id(operand.node), operand.index))
 
+    def choices(self) -> Iterator[Choice]:
+        """Yield the constants that name entries of an axis."""
+        for moved in self.moved.values():
+            if moved.choice is not None:
+                yield moved.choice
+
     def counts(self) -> Iterator[list[Count]]:
         """Yield the integers that count neurons, those of one constant or attribute together."""
         groups: dict[tuple[int, int], dict[int, Count]] = {}
@@ -104,7 +111,7 @@ class Region:
     def columns(self, kept: Indices) -> dict[int, Indices]:
         """Return the entries that stay of each tensor whose neurons run along the last axis, by identity."""
         last = [(t, layout) for (t, axis), layout in zip(self.tensors, self.layouts, strict=True) if axis == -1]
-        return {id(tensor): layout.indices(kept, self.width) for tensor, layout in last}
+        return {id(tensor): layout.indices(kept) for tensor, layout in last}
 
     def slice(self, document: Document, kept: Indices) -> None:
         """Keep the neurons `kept` (m,) of every constant, every count and every declared shape.
@@ -115,27 +122,34 @@ class Region:
         """
         for at in self.constants():
             numbers = document.constant(at.node.inputs[at.index])
-            assert numbers is not None and at.per_neuron is not None
-            indices = at.layout.indices(kept, self.width)
+            assert numbers is not None and at.per_neuron is not None and at.layout is not None
+            indices = at.layout.indices(kept)
             if numbers.shape[at.per_neuron] != indices.size:
                 document.assign(at.node, at.index, np.take(numbers, indices, axis=at.per_neuron))
         if kept.size != self.width:
             for group in self.counts():
-                self._recount(document, group, int(kept.size))
+                self._recount(document, group, kept)
+            for choice in self.choices():
+                self._renumber(document, choice, kept)
         for (tensor, axis), layout in zip(self.tensors, self.layouts, strict=True):
-            size = layout.total(int(kept.size))
+            size = layout.indices(kept).size
             document.shapes.narrow(tensor, axis, size)
             if tensor.shape is not None and len(tensor.shape) >= -axis and isinstance(tensor.shape[axis], int):
                 shape = list(tensor.shape)
                 shape[axis] = size
                 tensor.shape = shape
 
-    def _recount(self, document: Document, group: list[Count], width: int) -> None:
+    def _recount(self, document: Document, group: list[Count], kept: Indices) -> None:
         """Rewrite integers of one constant; a node that computes sizes for others too gets a copy of its own."""
         node, index, attribute = group[0].node, group[0].index, group[0].attribute
-        sizes = {count.position: count.factor * width + count.offset for count in group}
+        sizes = {count.position: _counted(count, kept) for count in group}
         if attribute:
-            node.attrs[attribute] = [sizes.get(i, n) for i, n in enumerate(node.attrs[attribute])]
+            node.attrs[attribute] = [sizes[i] for i in range(len(sizes))]
+            return
+        if index >= len(node.inputs) or not node.inputs[index].name:
+            # A Split without sizes: its parts were equal, and are not any more.
+            node.attrs.pop("num_outputs", None)
+            document.assign(node, index, np.array([sizes[i] for i in range(len(sizes))], dtype=np.int64))
             return
         if not any(node is member for member in self.nodes):
             node = self._own(document, node)
@@ -145,6 +159,16 @@ class Region:
         for position, size in sizes.items():
             changed.reshape(-1)[position] = size
         document.assign(node, index, changed)
+
+    def _renumber(self, document: Document, choice: Choice, kept: Indices) -> None:
+        """Rewrite the indices of a Gather, which name entries by where they stand."""
+        entries, ranks = choice.source.placed(kept)
+        wanted, wanted_ranks = choice.result.placed(kept)
+        keys, size = entries * (kept.size + 1) + ranks, choice.entries[wanted] * (kept.size + 1) + wanted_ranks
+        order = np.argsort(keys)
+        numbers = document.constant(choice.node.inputs[choice.index])
+        assert numbers is not None
+        document.assign(choice.node, choice.index, order[np.searchsorted(keys[order], size)].astype(numbers.dtype))
 
     def _own(self, document: Document, node: gs.Node) -> gs.Node:
         """Return `node`, or a copy of it for this space where others read what it makes."""
@@ -178,4 +202,15 @@ class Region:
         numbers = document.constant(tensor)
         assert numbers is not None
         values = numbers.astype(np.float64).reshape(-1)
-        return values[at.layout.block(self.width, at.copy)] if at.per_neuron is not None else values.reshape(())
+        if at.per_neuron is None or at.layout is None:
+            return values.reshape(())
+        where = at.layout.where(self.width, at.copy)
+        # What is done to a neuron that does not stand there is not seen by anybody.
+        return np.where(where >= 0, values[where], 1.0)
+
+
+def _counted(count: Count, kept: Indices) -> int:
+    """Return how many entries there are between two, where the neurons `kept` stay."""
+    entries = count.layout.indices(kept)
+    stop = count.layout.size if count.stop is None else count.stop
+    return int(np.count_nonzero((entries >= count.start) & (entries < stop)))

@@ -18,7 +18,8 @@ from onnx_coreset.graph.consumers import Consumer
 from onnx_coreset.graph.model.document import Document, Scope
 from onnx_coreset.graph.producers import Producer, producer
 from onnx_coreset.graph.region import Region
-from onnx_coreset.graph.rules.values import Halved, Joined, Layout
+from onnx_coreset.graph.rules.layout import Layout
+from onnx_coreset.graph.rules.values import Halved, Joined
 from onnx_coreset.graph.skip import Skip, Stop
 from onnx_coreset.graph.walk import Walk
 
@@ -31,7 +32,7 @@ class Space:
         name: The hidden tensor: what the first consumer reads, or what enters the Concat that it reads.
         producers: The linear operators that make the neurons: one, or those of a gate and of what it multiplies.
         region: What stands between.
-        consumers: The linear operators that sum over the neurons, with the number of the value each reads.
+        consumers: The linear operators that sum over the neurons, with the numbers of the values each reads.
         layouts: For each consumer, where the neurons stand among its inputs.
         width: Number of neurons n.
     """
@@ -39,7 +40,7 @@ class Space:
     name: str
     producers: tuple[Producer, ...]
     region: Region
-    consumers: tuple[tuple[Consumer, int], ...]
+    consumers: tuple[tuple[Consumer, tuple[int, ...]], ...]
     layouts: tuple[Layout, ...]
     width: int
 
@@ -79,8 +80,10 @@ class Space:
         for at in self.region.constants():
             yield at.node, at.index
         for group in self.region.counts():
-            if not group[0].attribute:
+            if not group[0].attribute and group[0].index < len(group[0].node.inputs):
                 yield group[0].node, group[0].index
+        for choice in self.region.choices():
+            yield choice.node, choice.index
         for reader, _ in self.consumers:
             yield reader.dense.node, reader.dense.weight
             bias = reader.bias()
@@ -161,7 +164,7 @@ def follow(document: Document, scope: Scope, start: Producer, position: dict[int
     if isinstance(found, Stop):
         return Skip(start.output.name, found.reason, found.code, start.width)
     first, value = found.consumers[0]
-    consumers = tuple((linear, seen.number) for linear, seen in found.consumers)
+    consumers = tuple((linear, seen.numbers) for linear, seen in found.consumers)
     layouts = tuple(seen.layout for _, seen in found.consumers)
     region = found.region(len(makers) * copies)
     return Space(value.name or first.hidden.name, makers, region, consumers, layouts, width)

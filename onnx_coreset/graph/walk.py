@@ -12,9 +12,10 @@ from onnx_coreset.graph.consumers import Consumer, consumer
 from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.producers import Producer
 from onnx_coreset.graph.region import Region
+from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.rules.sizes import COMPUTES, Reader
 from onnx_coreset.graph.rules.table import outcome, stopped
-from onnx_coreset.graph.rules.values import Arrival, Aside, Elementwise, Layout, Moved, Same, Steps, Value
+from onnx_coreset.graph.rules.values import Arrival, Aside, Elementwise, Moved, Same, Steps, Value
 from onnx_coreset.graph.skip import Stop
 
 _TAKES_SIZES = frozenset({"Reshape", "Expand", "Slice", "Split"})
@@ -57,11 +58,12 @@ class Walk:
         """
         self.streams = [frozenset({number}) for number in range(len(makers) * copies)]
         for index, maker in enumerate(makers):
-            numbers = tuple(range(index * copies, (index + 1) * copies))
+            numbers: tuple[int, ...] = tuple(range(index * copies, (index + 1) * copies))
+            layout = Layout.of(self.width, copies)
             for step in maker.steps:
                 steps = tuple(replace(step, operands=(number,)) for number in numbers)
-                numbers = self._add(Steps(steps))
-            stop = self._enter(maker.output, Value(numbers, maker.axis, maker.rank, Layout(copies)))
+                numbers = self._add(Steps(steps, layout))
+            stop = self._enter(maker.output, Value(numbers, maker.axis, maker.rank, layout))
             if stop is not None:
                 return stop
         while self._queue:
@@ -122,14 +124,13 @@ class Walk:
             return self._enter(node.outputs[0], result.value)
         if isinstance(result, Moved):
             self.moved[id(node)] = result
-            stops = [self._enter(t, value) for t, value in zip(node.outputs, result.values, strict=True) if t.name]
+            made = [(t, v) for t, v in zip(node.outputs, result.values, strict=True) if t.name and v is not None]
+            stops = [self._enter(tensor, value) for tensor, value in made]
             return next((stop for stop in stops if stop is not None), None)
         return self._step(node, inside, result)
 
     def _consume(self, linear: Consumer, value: Value) -> Stop | None:
-        if len(value.numbers) > 1:
-            return Stop("reshape", "a linear operator reads both halves of the neurons at once")
-        if linear.dense.inputs != value.layout.total(self.width):
+        if linear.dense.inputs != value.layout.size:
             return Stop("reshape", "a linear operator sums over another axis than the neurons")
         self.consumers.append((linear, value))
         return None

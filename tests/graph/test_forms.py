@@ -9,7 +9,7 @@ import pytest
 from graph_bounds import enclosures, unit
 from graph_forms import FORMS, WIDTHS
 from graph_layers import found
-from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, shrink, whole
+from onnx_coreset.core.layer import Columns, Coreset, HiddenLayer, restrict, shrink, whole
 from onnx_coreset.edge.runtime import Session, choose, with_outputs
 from onnx_coreset.graph.cut import cut
 from onnx_coreset.graph.extract import extract, shrunk
@@ -29,7 +29,9 @@ def layers(proto: onnx.ModelProto) -> list[Space]:
 def drawn(layer: HiddenLayer, rng: np.random.Generator, size: int | None = None) -> Coreset:
     size = int(rng.integers(2, layer.width)) if size is None else size
     kept = np.sort(rng.choice(layer.width, size, replace=False))
-    outgoing = tuple(rng.standard_normal((r.outputs, size, 1)) for r in layer.readouts)
+    outgoing = tuple(rng.standard_normal((r.outputs, size, r.features.columns)) for r in layer.readouts)
+    seen = [r.features.seen[kept] if isinstance(r.features, Columns) else True for r in layer.readouts]
+    outgoing = tuple(np.where(own, weights, 0.0) for own, weights in zip(seen, outgoing, strict=True))
     shift = [rng.standard_normal(r.outputs) if r.constant_allowed else 0.0 for r in layer.readouts]
     constant = tuple(r.constant + s for r, s in zip(layer.readouts, shift, strict=True))
     return Coreset(kept, outgoing, constant)
@@ -99,7 +101,8 @@ def test_a_layer_alone_computes_what_was_read(name: str) -> None:
             for readout, (low, high), output in zip(aim.readouts, bounds, proto.graph.output, strict=True):
                 features = readout.features.evaluate(x.astype("f8"))
                 value = readout.apply(features)
-                size = np.abs(features[:, :, 0]) @ np.abs(readout.outgoing[:, :, 0]).T + np.abs(readout.constant)
+                weights = np.abs(readout.outgoing).reshape(readout.outputs, -1)
+                size = np.abs(features).reshape(9, -1) @ weights.T + np.abs(readout.constant)
                 slack = np.maximum(high - value, value - low) + 2 * rounding * size
                 got = results[output.name].astype("f8").reshape(-1, readout.outputs)
                 assert np.all(np.abs(got - value) <= slack) and np.all(slack <= 1e-3 * (1 + size))

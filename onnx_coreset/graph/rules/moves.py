@@ -11,6 +11,7 @@ import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Indices
+from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.rules.sizes import Literal, Reader, Size, Sizes, same_product
 from onnx_coreset.graph.rules.values import Arrival, Count, Moved, Outcome, Value
 from onnx_coreset.graph.skip import Stop
@@ -53,12 +54,17 @@ def integers(arrival: Arrival, name: str, index: int = 1) -> list[int] | None:
     return None if numbers is None else [int(v) for v in numbers.reshape(-1)]
 
 
-def rewritten(literal: Literal | None, node: gs.Node, factor: int, offset: int) -> tuple[Count, ...] | None:
-    """Return what has to be rewritten where a size is written at `literal`, or None where that cannot be done."""
+def rewritten(
+    literal: Literal | None, node: gs.Node, layout: Layout, stop: int | None = None
+) -> tuple[Count, ...] | None:
+    """Return what has to be rewritten where the number of the entries before `stop` is written at `literal`.
+
+    None where that cannot be done.
+    """
     if literal is None:
         return None
     direct = literal.node is node or any(out is t for out in literal.node.outputs for t in node.inputs)
-    return (Count(literal.node, literal.index, literal.position, factor, offset),) if direct else None
+    return (Count(literal.node, literal.index, literal.position, layout, 0, stop),) if direct else None
 
 
 def reshape(arrival: Arrival) -> Outcome:
@@ -68,23 +74,21 @@ def reshape(arrival: Arrival) -> Outcome:
         return mixed(node)
     reader = sizes_of(arrival)
     source, target = reader.shape(node.inputs[0]), reader.entries(node, 1)
+    totals = value.layout.totals(arrival.width)
     ranked = source is not None
     if source is None and value.axis == -1:
-        source = (Size.unknown(), Size(along=reader.totals(value.layout)))
-    if source is None or target is None:
+        source = (Size.unknown(), Size(along=totals))
+    if source is None or target is None or totals is None:
         return Stop("reshape", "Reshape has sizes that cannot be told")
     if node.attrs.get("allowzero", 0) and any(size.value == 0 for size in target):
         return Stop("reshape", "Reshape makes a tensor without entries")
     place = len(source) + value.axis
-    now = value.layout.total(arrival.width)
     for axis in range(len(target)):
-        if not _whole(source, place, target, axis, reader.totals(value.layout), ranked):
+        if not _whole(source, place, target, axis, totals, ranked):
             continue
         counts: tuple[Count, ...] | None = ()
-        if target[axis].value == now:
-            counts = rewritten(
-                target[axis].literal, node, value.layout.copies, value.layout.before + value.layout.after
-            )
+        if target[axis].value == value.layout.size:
+            counts = rewritten(target[axis].literal, node, value.layout)
         if counts is not None:
             return Moved((placed(value, axis - len(target), len(target)),), counts)
     return mixed(node)
@@ -171,15 +175,14 @@ def expand(arrival: Arrival) -> Outcome:
         return Stop("reshape", "Expand has sizes that cannot be told")
     counts: tuple[Count, ...] | None = ()
     if len(target) >= -value.axis:
-        size, totals = target[value.axis], reader.totals(value.layout)
+        size, layout = target[value.axis], value.layout
+        totals = layout.totals(arrival.width)
         if any(s.along is not None for s in target if s is not size):
             return mixed(node)
         if size.along is not None:
-            counts = () if np.array_equal(size.along, totals) else None
+            counts = () if totals is not None and np.array_equal(size.along, totals) else None
         elif size.value != 1:
-            layout = value.layout
-            same = size.value == totals[-1]
-            counts = rewritten(size.literal, node, layout.copies, layout.before + layout.after) if same else None
+            counts = rewritten(size.literal, node, layout) if size.value == layout.size else None
     if counts is None:
         return mixed(node)
     return Moved((placed(value, value.axis, max(rank, len(target))),), counts)

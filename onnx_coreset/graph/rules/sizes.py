@@ -16,7 +16,7 @@ import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Indices
 from onnx_coreset.graph.model.document import Document
-from onnx_coreset.graph.rules.values import Layout, Value
+from onnx_coreset.graph.rules.values import Value
 
 _MOST = 64
 _DEEPEST = 24
@@ -70,12 +70,8 @@ class Reader:
     values: Mapping[int, Value]
     width: int
 
-    def totals(self, layout: Layout) -> Indices:
-        """Return the length of an axis of that layout for 1 .. n neurons."""
-        return layout.total(0) + layout.copies * np.arange(1, self.width + 1)
-
     def shape(self, tensor: gs.Tensor) -> Sizes | None:
-        """Return the sizes of `tensor`, or None where its rank is not known."""
+        """Return the sizes of `tensor`, or None where its rank is not known, or how it depends on the neurons."""
         known = self.document.constant_shape(tensor) or self.document.shapes.of(tensor)
         value = self.values.get(id(tensor))
         if known is None and value is not None and value.rank is not None:
@@ -87,9 +83,10 @@ class Reader:
             for i, n in enumerate(known)
         ]
         if value is not None:
-            if len(sizes) < -value.axis:
+            totals = value.layout.totals(self.width)
+            if len(sizes) < -value.axis or totals is None:
                 return None
-            sizes[value.axis] = Size(along=self.totals(value.layout))
+            sizes[value.axis] = Size(along=totals)
         return tuple(sizes)
 
     def entries(self, node: gs.Node, index: int, depth: int = 0) -> Sizes | None:

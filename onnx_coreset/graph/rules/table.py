@@ -19,6 +19,7 @@ from onnx_coreset.graph.rules.values import (
     Aside,
     ConstantAt,
     Elementwise,
+    Halved,
     Joined,
     Operand,
     Outcome,
@@ -80,7 +81,7 @@ def _operand(arrival: Arrival, index: int, value: Value, copy: int) -> Operand |
             return Stop("overridable", f"{tensor.name} is also a model input that a caller may replace")
         return Joined("merge", f"{arrival.node.op} joins it with {tensor.name}, which is computed at run time", tensor)
     along = shape[axis] if len(shape) >= -axis else 1
-    total = layout.total(arrival.width)
+    total = layout.size
     if along not in (1, total) or any(n != 1 for i, n in enumerate(shape) if i - len(shape) != axis):
         return Stop(
             "varying-constant", f"the constant {tensor.name} of shape {list(shape)} does not run along the neurons"
@@ -97,7 +98,7 @@ def _elementwise(*attributes: str) -> Rule:
         value = next(iter(arrival.inside.values()))
         ranks = {value.rank for value in arrival.inside.values()}
         if any((other.axis, other.layout) != (value.axis, value.layout) for other in arrival.inside.values()):
-            return Stop("reshape", f"{node.op} combines two arrangements of the neurons")
+            return _arranged_twice(arrival, value)
         if len(node.outputs) > 1 and any(
             t.name and (t.outputs or arrival.document.is_output(t)) for t in node.outputs[1:]
         ):
@@ -108,7 +109,7 @@ def _elementwise(*attributes: str) -> Rule:
         rank = None if None in ranks else max(r for r in ranks if r is not None)
         kept = tuple((name, node.attrs[name]) for name in sorted(attributes) if name in node.attrs)
         steps = []
-        for copy in range(value.layout.copies):
+        for copy in range(len(value.numbers)):
             operands: list[Operand] = []
             for index, tensor in enumerate(node.inputs):
                 operand = _operand(arrival, index, value, copy) if tensor.name else ConstantAt(node, index, None)
@@ -121,6 +122,16 @@ def _elementwise(*attributes: str) -> Rule:
         return Steps(tuple(steps), value.layout)
 
     return rule
+
+
+def _arranged_twice(arrival: Arrival, value: Value) -> Stop:
+    """Return that a step meets different neurons: perhaps the parts of a fused product."""
+    reason = f"{arrival.node.op} combines two arrangements of the neurons"
+    alike = all((v.axis, v.layout.size) == (value.axis, value.layout.size) for v in arrival.inside.values())
+    copies = arrival.width // value.layout.size
+    if alike and copies > 1 and copies * value.layout.size == arrival.width:
+        return Halved("reshape", reason, copies)
+    return Stop("reshape", reason)
 
 
 def _one_layer(arrival: Arrival, operands: list[Operand]) -> bool:
@@ -172,7 +183,7 @@ def _batch_normalization(arrival: Arrival) -> Outcome:
         return Stop("norm", "BatchNormalization runs along another axis than the neurons")
     if node.attrs.get("training_mode", 0) or any(t.name for t in node.outputs[1:]):
         return Stop("norm", "BatchNormalization is in training mode")
-    if len(arrival.streams[value.number]) > 1:
+    if any(len(arrival.streams[number]) > 1 for number in value.numbers):
         return Stop("merge", "BatchNormalization follows a product of two layers")
     epsilon = float(node.attrs.get("epsilon", 1e-5))
     steps = []
@@ -180,7 +191,7 @@ def _batch_normalization(arrival: Arrival) -> Outcome:
         operands: list[Operand] = [number]
         for index in range(1, 5):
             shape = arrival.document.constant_shape(node.inputs[index])
-            if shape != (value.layout.total(arrival.width),):
+            if shape != (value.layout.size,):
                 return Stop("merge", "BatchNormalization has parameters that are computed at run time")
             operands.append(ConstantAt(node, index, -1, value.layout, copy))
         steps.append(Elementwise(node.op, tuple(operands), value.axis, rank, (("epsilon", epsilon),)))
@@ -194,6 +205,8 @@ def _clip(arrival: Arrival) -> Outcome:
 
 def _shape(arrival: Arrival) -> Outcome:
     """Shape reads no neurons; what is made of the sizes is another question."""
+    if any(value.layout.totals(arrival.width) is None for value in arrival.inside.values()):
+        return Stop("reshape", "Shape counts some of the neurons")
     return Aside()
 
 
@@ -222,13 +235,13 @@ MOVES: MappingProxyType[str, Rule] = MappingProxyType(
         "Squeeze": moves.squeeze,
         "Unsqueeze": moves.unsqueeze,
         "Expand": moves.expand,
-        "Gather": moves.gather,
+        "Gather": parts.gather,
         "Slice": parts.cut,
         "Split": parts.split,
         "Concat": parts.concat,
     }
 )
-"""Operators that move neurons as a whole."""
+"""Operators that move neurons, or take some of them."""
 
 REDUCTIONS = _names(
     "ReduceMean ReduceSum ReduceSumSquare ReduceL1 ReduceL2 ReduceMax ReduceMin ReduceProd ReduceLogSum ReduceLogSumExp"

@@ -1,61 +1,18 @@
 """What the walk knows of a tensor, and what a rule may answer.
 
-Neurons run along one axis of a tensor, counted from the end. Along it stand, in this order, entries of others, the
-neurons once or several times over (the gate's and then the factor's half of a fused product), and entries of others
-again (what a Concat puts beside them):
-
-    before | copy 0: n | copy 1: n | ... | after
+Neurons run along one axis of a tensor, counted from the end; how that axis is filled is a `Layout`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Indices
 from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.skip import Stop
-
-
-@dataclass(frozen=True)
-class Layout:
-    """How an axis is filled.
-
-    Attributes:
-        copies: How often the neurons stand on it.
-        before: Number of entries in front that are not the space's.
-        after: Number of entries behind.
-    """
-
-    copies: int = 1
-    before: int = 0
-    after: int = 0
-
-    @property
-    def plain(self) -> bool:
-        """Whether the axis holds the neurons, once, and nothing else."""
-        return self == Layout()
-
-    def total(self, width: int) -> int:
-        """Return the length of the axis where there are `width` neurons."""
-        return self.before + self.copies * width + self.after
-
-    def block(self, width: int, copy: int = 0) -> slice:
-        """Return where one copy of `width` neurons stands."""
-        start = self.before + copy * width
-        return slice(start, start + width)
-
-    def indices(self, kept: Indices, width: int) -> Indices:
-        """Return the entries that stay where the neurons `kept` of `width` stay, increasing."""
-        parts = [np.arange(self.before)]
-        parts += [self.before + copy * width + np.asarray(kept) for copy in range(self.copies)]
-        end = self.before + self.copies * width
-        return np.concatenate([*parts, np.arange(end, end + self.after)]).astype(np.intp)
-
-
-PLAIN = Layout()
 
 
 @dataclass(frozen=True)
@@ -72,14 +29,9 @@ class Value:
 
     numbers: tuple[int, ...]
     axis: int
-    rank: int | None = None
-    layout: Layout = PLAIN
+    rank: int | None
+    layout: Layout
     name: str | None = None
-
-    @property
-    def number(self) -> int:
-        """The value's number, where the neurons stand on the axis once."""
-        return self.numbers[0]
 
 
 @dataclass(frozen=True)
@@ -97,29 +49,50 @@ class ConstantAt:
     node: gs.Node
     index: int
     per_neuron: int | None
-    layout: Layout = PLAIN
+    layout: Layout | None = None
     copy: int = 0
 
 
 @dataclass(frozen=True)
 class Count:
-    """An integer of the graph that says how many neurons there are: factor * n + offset, to be kept up to date.
+    """An integer of the graph that counts entries of an axis, to be kept up to date.
 
     Attributes:
         node: The node that reads it.
         index: Index of the input, or of nothing where it is an attribute.
         position: Index in the flattened tensor or list.
-        factor: How often n counts.
-        offset: What is added.
+        layout: How the axis is filled.
+        start: The first entry it counts.
+        stop: The first entry it does not count any more, or None for the end.
         attribute: Name of the attribute that holds it, or "".
     """
 
     node: gs.Node
     index: int
     position: int
-    factor: int = 1
-    offset: int = 0
+    layout: Layout
+    start: int = 0
+    stop: int | None = None
     attribute: str = ""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A constant that names entries of an axis, as a Gather's indices do: to be renumbered.
+
+    Attributes:
+        node: The node that reads it.
+        index: Index of the input.
+        source: How the axis is filled that it reads.
+        result: How the axis is filled that it makes.
+        entries: The entries it names, shape (entries of the result,).
+    """
+
+    node: gs.Node
+    index: int
+    source: Layout
+    result: Layout
+    entries: Indices
 
 
 Operand = int | ConstantAt
@@ -141,7 +114,7 @@ class Steps:
     """The node is elementwise: one step for each copy of the neurons."""
 
     steps: tuple[Elementwise, ...]
-    layout: Layout = PLAIN
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -153,17 +126,21 @@ class Same:
 
 @dataclass(frozen=True)
 class Moved:
-    """The node moves the neurons as a whole.
+    """The node moves the neurons.
 
     Attributes:
-        values: What each of its outputs holds.
+        values: What each of its outputs holds; None where none of the neurons.
         counts: Integers of the graph that have to follow the number of neurons.
-        copies: Which copy of the neurons each output takes, where the node takes them apart.
+        entries: The entries of its input's axis that each output takes, where not all in their order.
+        choice: The indices that name those entries, where a constant does.
+        joins: Whether it joins all its inputs along the axis.
     """
 
-    values: tuple[Value, ...]
+    values: tuple[Value | None, ...]
     counts: tuple[Count, ...] = ()
-    copies: tuple[int, ...] = ()
+    entries: tuple[Indices, ...] = ()
+    choice: Choice | None = None
+    joins: bool = False
 
 
 @dataclass(frozen=True)
