@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.layer import Features, HiddenLayer
+from onnx_coreset.core.layer import Features
 
 
 @dataclass(frozen=True)
@@ -55,33 +55,3 @@ def sampled(features: Features, x: Array, block: int = 8192) -> Moments:
         gram += values.T @ values
     shift = total / count
     return Moments(origin + shift, gram / count - np.outer(shift, shift))
-
-
-def layer_moments(layer: HiddenLayer, x: Array) -> tuple[Moments, ...]:
-    """Return the moments of each readout's features over the rows of `x`; equal features share one object.
-
-    Args:
-        layer: The hidden layer.
-        x: Inputs, shape (N, d).
-    """
-    known: dict[int, Moments] = {}
-    for readout in layer.readouts:
-        if id(readout.features) not in known:
-            known[id(readout.features)] = sampled(readout.features, x)
-    return tuple(known[id(readout.features)] for readout in layer.readouts)
-
-
-def spreads(layer: HiddenLayer, moments: tuple[Moments, ...]) -> tuple[float, ...]:
-    """Return each readout's spread: the root of the mean over outputs of the variance, 1 where that is 0.
-
-    Args:
-        layer: The hidden layer.
-        moments: Moments of each readout's features.
-    """
-    found = []
-    for readout, moment in zip(layer.readouts, moments, strict=True):
-        flat = readout.outgoing.reshape(readout.outputs, -1)
-        variance = np.einsum("kp,kp->k", flat @ moment.gram, flat)
-        spread = float(np.sqrt(max(float(variance.mean()), 0.0)))
-        found.append(spread if spread > 0 else 1.0)
-    return tuple(found)
