@@ -16,7 +16,7 @@ from onnx_coreset.errors import UsageError
 __all__ = ["DEFAULT_EPS", "ERROR_NORMS", "METHOD_NAMES", "OPTIONS", "Option", "Options", "markdown_table"]
 
 DEFAULT_EPS = 0.1
-METHOD_NAMES = ("greedy", "backward", "sensitivity", "uniform", "norm")
+METHOD_NAMES = ("greedy", "backward", "sensitivity", "mvee", "synflow", "uniform", "norm")
 ERROR_NORMS = ("rms", "p99", "max")
 INPUT_KINDS = ("auto", "ball", "synthetic")
 PROVIDERS = ("auto", "cuda", "cpu")

@@ -25,7 +25,7 @@ from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.layer import Coreset, HiddenLayer, Neurons, restrict
 from onnx_coreset.core.methods.base import Context, check_width, dense, unit_maxima
 
-__all__ = ["Sensitivity", "distinct", "draws_for"]
+__all__ = ["Sensitivity", "distinct", "draws_for", "inclusion", "systematic"]
 
 MOST_DRAWS = 2**40
 
@@ -126,8 +126,8 @@ class Sensitivity:
         if np.count_nonzero(score) <= width:
             return restrict(layer, np.sort(order[:width]), self.name)
         outgoing, hits = self._draw(layer, parts, draws_for(parts, width), rng)
-        include = _inclusion(hits, width)
-        chosen = _systematic(include, rng)
+        include = inclusion(hits, width)
+        chosen = systematic(include, rng)
         filled = np.concatenate([chosen, order[~np.isin(order, chosen)]])[:width]
         kept = np.sort(filled)
         # Neurons that were not chosen have no part in the estimate, drawn or not.
@@ -219,22 +219,37 @@ def draws_for(parts: tuple[Array, ...], width: int) -> int:
     return low
 
 
-def _inclusion(hits: Indices, width: int) -> Array:
-    """Return inclusion probabilities (n,) proportional to hits, at most 1; they sum to the number of neurons kept."""
-    drawn = np.count_nonzero(hits)
-    if drawn <= width:
-        return np.where(hits > 0, 1.0, 0.0)
-    ordered = np.sort(hits)[::-1].astype(np.float64)
+def inclusion(sizes: Array | Indices, width: int) -> Array:
+    """Return inclusion probabilities proportional to sizes, at most 1; they sum to the number of neurons kept.
+
+    Args:
+        sizes: Sizes, such as sensitivities or how often each neuron was drawn, shape (n,), not negative.
+        width: Number of neurons to keep, at least 1; where fewer sizes are positive, those are certain.
+
+    Returns:
+        Shape (n,). O(n log n).
+    """
+    if np.count_nonzero(sizes) <= width:
+        return np.where(sizes > 0, 1.0, 0.0)
+    ordered = np.sort(sizes)[::-1].astype(np.float64)
     # With the c largest certain, the rest shares width - c: the smallest c for which no share exceeds 1.
     rest = ordered.sum() - np.concatenate([[0.0], np.cumsum(ordered)[:-1]])
     certain = int(np.argmax((width - np.arange(width)) * ordered[:width] <= rest[:width]))
     scale = (width - certain) / rest[certain]
-    include = np.minimum(1.0, scale * hits)
+    include = np.minimum(1.0, scale * sizes)
     return np.where(np.isclose(include, 1.0, rtol=1e-12, atol=0.0), 1.0, include)
 
 
-def _systematic(include: Array, rng: np.random.Generator) -> Indices:
-    """Return a sample in which neuron j has probability include_j; its size is their sum, a whole number."""
+def systematic(include: Array, rng: np.random.Generator) -> Indices:
+    """Return a sample in which neuron j has probability include_j; its size is their sum, a whole number.
+
+    Args:
+        include: Inclusion probabilities, shape (n,).
+        rng: Source of the sample.
+
+    Returns:
+        Increasing indices. O(n log n).
+    """
     certain = np.flatnonzero(include >= 1.0)
     shuffled = rng.permutation(np.flatnonzero((include > 0) & (include < 1.0)))
     if shuffled.size == 0:
