@@ -42,15 +42,20 @@ CHUNKED = {"last": ints(-1), "one": ints(1), "two": ints(2), "zero": ints(0)}
 SWISH = ["s = Sigmoid(g)", "f = Mul(g, s)", "z = Mul(f, u)", "y = MatMul(z, B)"]
 
 
-def _branches() -> onnx.ModelProto:
-    """Return a model with a layer in each branch of an If; one captures its weights, the other holds them."""
+def _branches(*names: str) -> onnx.ModelProto:
+    """Return a model with a layer in each branch of an If; one captures its weights, the other holds them.
+
+    With names, both have tensors of these names.
+    """
 
     def body(*nodes: onnx.NodeProto, **weights: np.ndarray) -> onnx.GraphProto:
         ends = [helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.FLOAT, None)]
         held = [onnx.numpy_helper.from_array(v, k) for k, v in weights.items()]
         return helper.make_graph(list(nodes), "b", [], ends, held)
 
-    outer = body(parsed("h1 = MatMul(x, A)"), parsed("z1 = Relu(h1)"), parsed("o1 = MatMul(z1, B)"))
+    h, t, z = names or ("h1", "t1", "z1")
+    first = (f"{h} = MatMul(x, A)", f"{t} = Relu({h})", f"{z} = Identity({t})", f"o1 = MatMul({z}, B)")
+    outer = body(*(parsed(node) for node in first))
     own = {"A2": array(3, 6), "B2": array(6, 5)}
     shape = parsed("z2 = Reshape(t2, rows)")
     inner = body(
@@ -141,6 +146,13 @@ FORMS: dict[str, onnx.ModelProto] = {
         "g = Gemm(x, A, a)", "u = Gemm(x, G, a)", "f = Relu(g)", "p = Mul(f, u)", "q = Mul(p, a)", "r = Div(q, four)",
         "z = Dropout(r)", "y = Gemm(z, B, b)", G=G, four=np.asarray(4, "f4"),
     ),
+    "gated, each from an Identity of its own": model(
+        "v = Identity(x)", "w = Identity(x)", "g = MatMul(v, A)", "u = MatMul(w, G)", *SWISH, G=G
+    ),
+    "gated, each from a Reshape of its own": model(
+        "v = Reshape(x, m)", "w = Reshape(x, n)", "g = Gemm(v, A, a)", "u = Gemm(w, G)", *SWISH, G=G, inputs=TABLES,
+        m=ints(-1, 3), n=ints(-1, 3),
+    ),
     "bilinear": model("g = MatMul(x, A)", "u = MatMul(x, G)", "z = Mul(g, u)", "y = MatMul(z, B)", G=G),
     "gated, two heads": model(
         "g = MatMul(x, A)", "u = MatMul(x, G)", *SWISH, "o = Gemm(f, S, a)", G=G, outputs="y o"
@@ -171,8 +183,8 @@ FORMS: dict[str, onnx.ModelProto] = {
         "h = MatMul(x, A)", "r = Relu(h)", parsed("z = Gather(r, i)", axis=-1), "y = MatMul(z, B)", i=np.arange(6)[::-1]
     ),
     "backwards by a slice": model(
-        "h = MatMul(x, A)", "r = Slice(h, last, least, last, last)", "d = Add(r, a)", "z = Relu(d)", "y = Gemm(z, B, b)",
-        last=ints(-1), least=ints(-2**62),
+        "h = MatMul(x, A)", "r = Slice(h, last, least, last, last)", "d = Add(r, a)", "z = Relu(d)",
+        "y = Gemm(z, B, b)", last=ints(-1), least=ints(-2**62),
     ),
     "some, one of them twice": model(
         "h = MatMul(x, A)", parsed("g = Gather(h, i)", axis=1), "d = Mul(g, b)", "z = Tanh(d)", "y = MatMul(z, C)",
@@ -222,6 +234,7 @@ FORMS: dict[str, onnx.ModelProto] = {
         J=array(12, 4),
     ),
     "branches": _branches(),
+    "branches with the same names": _branches("h2", "t2", "z2"),
 }  # fmt: skip
 TAKEN = frozenset(
     {"heads of parts", "heads of halves", "heads of halves, by number", "heads of halves, by attribute"}
@@ -229,4 +242,5 @@ TAKEN = frozenset(
 )
 """Forms in which an operator takes neighbouring neurons."""
 """Name -> model; every layer in it can be cut."""
-WIDTHS = {"joined": 2, "joined, then a function": 2, "joined behind a Gemm": 2, "branches": 2}
+SAME_NAMES = "branches with the same names"
+WIDTHS = {"joined": 2, "joined, then a function": 2, "joined behind a Gemm": 2, "branches": 2, SAME_NAMES: 2}

@@ -524,8 +524,7 @@ def test_the_same_names_in_both_branches_are_two_layers() -> None:
     node = make("If", ["which"], ["y"], then_branch=parts[0], else_branch=parts[1])
     model = built([node], {"which": (BOOL, ()), "x": (FLOAT, ("N", D))}, {"y": (FLOAT, ("N", K))}, {})
     assert onnx_coreset.optimize(model, ratio=1.0).model == model
-    found = [chain for chain in halved(model).report.chains if chain.name == "ah"]
-    assert [(chain.status, chain.code) for chain in found] == [("pruned", None), ("skipped", "subgraph")]
+    assert widths(halved(model).report) == {"ah": HALF, "ah (then_branch)": HALF, "ay": None}
 
 
 def test_what_is_said_about_a_model_is_kept() -> None:

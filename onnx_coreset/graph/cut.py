@@ -76,17 +76,12 @@ def _current(document: Document, names: Mapping[str, Coreset]) -> Iterator[Space
         assert scope is not None and isinstance(again, Producer)
         position = {id(n): index for index, n in enumerate(scope.graph.nodes)}
         now = follow(document, scope, again, position)
-        assert isinstance(now, Space) and now.name == space.name
-        yield now
+        assert isinstance(now, Space)
+        yield replace(now, name=space.name)
 
 
 def _called_for(document: Document, names: Mapping[str, Coreset]) -> list[Space]:
-    """Return the spaces called for; where subgraphs repeat a name, it is that of the first space alone."""
-    found: dict[str, Space] = {}
-    for space in spaces(document):
-        if isinstance(space, Space) and space.name in names:
-            found.setdefault(space.name, space)
-    return list(found.values())
+    return [space for space in spaces(document) if isinstance(space, Space) and space.name in names]
 
 
 def _doubtful(document: Document, coresets: Mapping[str, Coreset]) -> list[set[str]]:

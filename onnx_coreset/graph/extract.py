@@ -50,19 +50,23 @@ def _as_it_stands(document: Document, space: Space, rank: int) -> onnx.GraphProt
     by_row = {id(bias): place for bias, place in _biases(space)}
     fused = {id(c.dense.node) for c, _ in space.consumers if c.dense.fused is not None}
     made = {id(t) for node in nodes for t in node.outputs}
+    makers = {id(maker.dense.node): maker.dense.data for maker in space.producers}
+    given = {id(maker.input) for maker in space.producers}
     for node in nodes:
         for tensor in node.inputs:
-            if tensor.name and tensor is not source and id(tensor) not in made:
+            if tensor.name and id(tensor) not in given and id(tensor) not in made:
                 _constant(document, tensor, graph, by_row.get(id(tensor)))
-        graph.node.add().CopyFrom(
-            _plain(message_of(document, node)) if id(node) in fused else message_of(document, node)
-        )
+        message = _plain(message_of(document, node)) if id(node) in fused else message_of(document, node)
+        graph.node.add().CopyFrom(message)
+        if id(node) in makers:
+            # All of them read the same, maybe under other names.
+            graph.node[-1].input[makers[id(node)]] = source.name
     kind = helper.np_dtype_to_tensor_dtype(space.producer.dense.stored.dtype)
     axes = [f"axis_{i}" for i in range(rank - 1)]
     graph.input.append(helper.make_tensor_value_info(source.name, kind, [*axes, space.producer.dense.inputs]))
     for consumer, _ in space.consumers:
-        given = helper.np_dtype_to_tensor_dtype(consumer.dense.stored.dtype)
-        graph.output.append(helper.make_tensor_value_info(consumer.output.name, given, None))
+        element = helper.np_dtype_to_tensor_dtype(consumer.dense.stored.dtype)
+        graph.output.append(helper.make_tensor_value_info(consumer.output.name, element, None))
     if rank == space.producer.rank:
         # A MatMul's rank stands nowhere else. Its other sizes are the model's, not those of the inputs to come.
         shape: list[int | str | None] = [None] * rank

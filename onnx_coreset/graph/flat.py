@@ -50,7 +50,7 @@ class _Writer:
         for node in (n for n in scope.graph.nodes if id(n) in members):
             if id(node) in makers:
                 dense = makers[id(node)]
-                self._product(dense, dense.node.inputs[dense.data].name, dense.stored, dense.output.name, True)
+                self._product(dense, source.input.name, dense.stored, dense.output.name, True)
             elif id(node) in readers:
                 self._readout(readers[id(node)])
             elif id(node) in space.region.moved:

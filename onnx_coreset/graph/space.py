@@ -9,13 +9,14 @@ that is a product with another layer of the same input, or a cut into halves, th
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import onnx
 import onnx_graphsurgeon as gs
 
 from onnx_coreset.graph.consumers import Consumer
 from onnx_coreset.graph.model.document import Document, Scope
+from onnx_coreset.graph.model.equal import equal_to
 from onnx_coreset.graph.producers import Producer, producer
 from onnx_coreset.graph.region import Region
 from onnx_coreset.graph.rules.layout import Layout
@@ -29,7 +30,8 @@ class Space:
     """A neuron axis that can be narrowed.
 
     Attributes:
-        name: The hidden tensor: what the first consumer reads, or what enters the Concat that it reads.
+        name: The hidden tensor: what the first consumer reads, or what enters the Concat that it reads; with the name
+            of the branch where other branches have a tensor of that name too.
         producers: The linear operators that make the neurons: one, or those of a gate and of what it multiplies.
         region: What stands between.
         consumers: The linear operators that sum over the neurons, with the numbers of the values each reads.
@@ -98,6 +100,7 @@ def spaces(document: Document) -> Iterator[Space | Skip]:
         document: The model; its graphs must be topologically sorted. O(nodes).
     """
     functions = _layered(document)
+    names: set[str] = set()
     for scope in document.scopes:
         position = {id(node): index for index, node in enumerate(scope.graph.nodes)}
         taken: set[int] = set()
@@ -112,7 +115,18 @@ def spaces(document: Document) -> Iterator[Space | Skip]:
                 place = follow(document, scope, found, position)
                 if isinstance(place, Space):
                     taken.update(id(maker.dense.node) for maker in place.producers)
+                    place = replace(place, name=_unlike(place.name, scope, names))
+                    names.add(place.name)
                 yield place
+
+
+def _unlike(name: str, scope: Scope, names: set[str]) -> str:
+    """Return a name for a layer that no other has: branches may give their tensors the same names."""
+    label = name if name not in names or not scope.path else f"{name} ({scope.path[-1][1]})"
+    found, count = label, 2
+    while found in names:
+        found, count = f"{label} #{count}", count + 1
+    return found
 
 
 def _layered(document: Document) -> frozenset[tuple[str, str]]:
@@ -176,18 +190,19 @@ def _walked(document: Document, makers: tuple[Producer, ...], copies: int, posit
 
 
 def _partner(document: Document, start: Producer, tensor: gs.Tensor, position: dict[int, int]) -> Producer | None:
-    """Return the layer of the same width and input that `tensor` comes from, or None."""
-    before: set[int] = set()
+    """Return the layer of the same width and input that `tensor` comes from, or None. O(nodes)."""
+    before: dict[int, gs.Node] = {}
     waiting = list(tensor.inputs)
     while waiting:
         node = waiting.pop()
         if id(node) not in before and id(node) in position:
-            before.add(id(node))
+            before[id(node)] = node
             waiting += [maker for read in node.inputs for maker in read.inputs]
-    for node in start.input.outputs:
-        if id(node) in before and node is not start.dense.node:
-            other = producer(document, node)
-            same = isinstance(other, Producer) and other.input is start.input and other.width == start.width
-            if isinstance(other, Producer) and same and other.dense.axes.data_axis == start.dense.axes.data_axis:
-                return other
+    wanted = equal_to(document, start.input)
+    for node in sorted(before.values(), key=lambda node: -position[id(node)]):
+        other = None if node is start.dense.node else producer(document, node)
+        if not isinstance(other, Producer) or other.width != start.width:
+            continue
+        if other.dense.axes.data_axis == start.dense.axes.data_axis and equal_to(document, other.input) == wanted:
+            return other
     return None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
@@ -78,7 +78,7 @@ def open_model(
         proto = _inlined(proto)
     ordered = in_order(proto)
     document = decode(ordered, options.constant_inputs)
-    places = _distinct(spaces(document))
+    places = list(spaces(document))
     return Opened(proto, ordered, document, _selected(places, options), facts, refusal, checked)
 
 
@@ -123,20 +123,6 @@ def check(model: onnx.ModelProto) -> tuple[bool, str]:
     except Exception as error:
         return False, next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return True, ""
-
-
-def _distinct(found: Iterable[Space | Skip]) -> list[Space | Skip]:
-    """Spaces are known by the name of their tensor: where a subgraph repeats one, the later ones are skipped."""
-    places: list[Space | Skip] = []
-    seen: set[str] = set()
-    for place in found:
-        if isinstance(place, Space) and place.name in seen:
-            places.append(Skip(place.name, "another tensor has the same name", "subgraph", place.width))
-        else:
-            places.append(place)
-        if isinstance(place, Space):
-            seen.add(place.name)
-    return places
 
 
 def _selected(places: list[Space | Skip], options: Options) -> tuple[Space | Skip, ...]:

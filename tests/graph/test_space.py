@@ -232,7 +232,7 @@ def test_layers_inside_a_subgraph_are_found() -> None:
     body = helper.make_graph(nodes, "b", [], [helper.make_tensor_value_info("o", TensorProto.FLOAT, None)])
     proto = model(helper.make_node("If", ["condition"], ["y"], then_branch=body, else_branch=body), infer=False, **FLAG)
     _, good, skips = found(proto)
-    assert [s.name for s in good] == ["z", "z"] and {s.code for s in skips.values()} == {"output"}
+    assert [s.name for s in good] == ["z", "z (then_branch)"] and {s.code for s in skips.values()} == {"output"}
 
 
 @pytest.mark.parametrize("operand", ["ratio", "train"])

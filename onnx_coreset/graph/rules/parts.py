@@ -10,6 +10,8 @@ with the neurons standing on the axis several times.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import onnx_graphsurgeon as gs
 
@@ -106,7 +108,7 @@ def split(arrival: Arrival) -> Outcome:
     if lengths is None or sum(lengths) != value.layout.size:
         return mixed(node)
     ends = np.cumsum([0, *lengths])
-    entries = tuple(np.arange(a, b) for a, b in zip(ends[:-1], ends[1:], strict=True))
+    entries = tuple(np.arange(a, b) for a, b in pairwise(ends))
     attribute = "split" if arrival.document.opset < 13 else ""
     counts = tuple(
         Count(node, -1 if attribute else 1, i, value.layout, int(ends[i]), int(ends[i + 1]), attribute)
