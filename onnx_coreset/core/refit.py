@@ -39,7 +39,8 @@ def standardise(moments: Moments) -> tuple[Array, Array]:
     floor = np.finfo(np.float64).eps * max(float(variance.max(initial=0.0)), np.finfo(np.float64).tiny)
     deviation = np.sqrt(np.where(variance > floor, variance, 0.0))
     inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
-    correlation = moments.gram * inverse[:, None] * inverse
+    correlation = moments.gram * inverse[:, None]
+    correlation *= inverse
     np.fill_diagonal(correlation, 1.0)
     return correlation, deviation
 

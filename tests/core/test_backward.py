@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -9,13 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hidden_layers import drawn, neurons, plain, readout
+from hidden_layers import EPS, Columns, drawn, neurons, plain, readout
 from onnx_coreset.core.gram import Moments, layer_moments
 from onnx_coreset.core.laws import Ball
 from onnx_coreset.core.layer import HiddenLayer
 from onnx_coreset.core.methods import backward
 from onnx_coreset.core.methods.backward import Backward, eliminate
 from onnx_coreset.core.methods.base import Context
+from onnx_coreset.core.methods.pivots import Factor
 from onnx_coreset.core.methods.target import Target, targets
 from onnx_coreset.core.refit import refit, standardise
 
@@ -38,11 +40,16 @@ def objective(part: Target, kept: list[int], ridge: float) -> float:
     return whole - float(np.trace(cross[:, kept] @ solved))
 
 
+def columns_of(part: Target, kept: list[int]) -> list[int]:
+    return [j * part.columns + s for j in kept for s in range(part.columns)]
+
+
 def naive(parts: tuple[Target, ...], ridge: float) -> list[int]:
-    left = list(range(parts[0].correlation.shape[0]))
+    left = list(range(parts[0].width))
     gone = []
     while len(left) > 1:
-        costs = [sum(objective(part, [i for i in left if i != j], ridge) for part in parts) for j in left]
+        rest = [[i for i in left if i != j] for j in left]
+        costs = [sum(objective(part, columns_of(part, kept), ridge) for part in parts) for kept in rest]
         gone.append(left.pop(int(np.argmin(costs))))
     return (gone + left)[::-1]
 
@@ -70,36 +77,72 @@ def test_several_targets_are_eliminated_by_the_sum_of_their_errors() -> None:
     assert found != naive(parts[:1], RIDGE)
 
 
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.integers(1, 5), st.integers(2, 3))
+def test_neurons_of_several_columns_go_as_the_naive_algorithm_says(seed: int, n: int, k: int, s: int) -> None:
+    part = replace(target(n * s, k, seed), columns=s)
+    assert eliminate((part,), RIDGE).tolist() == naive((part,), RIDGE)
+
+
+def started(part: Target) -> Factor:
+    inverse, ridge = backward._inverse(part.correlation, RIDGE)
+    return Factor(inverse, np.array(part.weights), part.columns, 1.0 / (1.0 + ridge))
+
+
+@pytest.mark.parametrize("columns", [1, 2])
 @pytest.mark.parametrize("k", [3, 30])
-def test_a_removal_costs_what_its_formula_says(k: int) -> None:
-    part, out = target(20, k, 3), np.array([4, 7, 11])
+def test_a_removal_costs_what_its_score_says(k: int, columns: int) -> None:
+    part, out = replace(target(20 * columns, k, 3), columns=columns), np.array([4, 7, 11])
     stay = np.setdiff1d(np.arange(20), out)
-    inverse, weights = backward._without(backward._inverse(part.correlation, RIDGE), part.weights, out, stay)
-    now = objective(part, stay.tolist(), RIDGE)
-    for position, j in enumerate(stay):
-        rise = objective(part, [i for i in stay.tolist() if i != j], RIDGE) - now
-        formula = float(np.sum(weights[:, position] ** 2)) / inverse[position, position]
-        assert formula == pytest.approx(rise, rel=1e-8, abs=1e-10 * now)
+    factor = started(part)
+    factor.take(out)
+    factor.keep(stay)
+    now = objective(part, columns_of(part, stay.tolist()), RIDGE)
+    for j, score in zip(stay, factor.scores(), strict=True):
+        rise = objective(part, columns_of(part, [i for i in stay.tolist() if i != j]), RIDGE) - now
+        assert score == pytest.approx(rise, rel=1e-8, abs=1e-10 * now)
 
 
-def test_weights_carried_along_are_those_of_the_refit() -> None:
-    layer = plain(20, k=3)
+@pytest.mark.parametrize("columns", [1, 3])
+def test_weights_carried_along_are_those_of_the_refit(columns: int) -> None:
+    rng = np.random.default_rng(0)
+    features = neurons(20, 5, rng) if columns == 1 else Columns(rng.standard_normal((20, columns, 8)))
+    layer = HiddenLayer(20, (readout(features, 3, rng),))
     moments = context(layer).moments
     out = np.array([4, 7, 11])
     stay = np.setdiff1d(np.arange(20), out)
     correlation, deviation = standardise(moments[0])
-    own = layer.readouts[0].outgoing[:, :, 0] * deviation
-    _, weights = backward._without(backward._inverse(correlation, RIDGE), own, out, stay)
-    expected = refit(layer, stay, moments, RIDGE).outgoing[0][:, :, 0] * deviation[stay]
-    np.testing.assert_allclose(weights, expected, rtol=1e-8, atol=1e-10)
+    own = layer.readouts[0].outgoing.reshape(3, -1) * deviation
+    factor = started(Target(correlation, own, columns))
+    factor.take(out)
+    factor.keep(stay)
+    left = refit(layer, stay, moments, RIDGE).outgoing[0] * deviation.reshape(20, columns)[stay]
+    # Columns of one neuron are far from independent: the inverse has entries of 1 / RIDGE at the most.
+    np.testing.assert_allclose(factor.missing, left.reshape(3, -1), rtol=1e-7, atol=1e-9)
 
 
-def test_within_a_pool_the_elimination_is_the_exact_one() -> None:
+def test_the_inverse_is_one() -> None:
+    part = target(300, 2, 1)
+    inverse, ridge = backward._inverse(part.correlation, RIDGE)
+    np.testing.assert_array_equal(inverse, inverse.T)
+    # Rounding is that of the condition number, at most 300 / RIDGE.
+    product = inverse @ (part.correlation + ridge * np.eye(300))
+    np.testing.assert_allclose(product, np.eye(300), atol=300 / RIDGE * 300 * EPS)
+
+
+def test_within_a_pool_the_elimination_is_the_exact_one(monkeypatch: pytest.MonkeyPatch) -> None:
     part = target(12, 4, 5)
-    inverse = backward._inverse(part.correlation, RIDGE)
     # With half of the neurons to go, the pool is all of them.
-    found = backward._cheapest([inverse], [part.weights], 6)
-    assert found.tolist() == naive((part,), RIDGE)[::-1][:6]
+    monkeypatch.setattr(backward, "_FRACTION", 2)
+    assert eliminate((part,), RIDGE).tolist() == naive((part,), RIDGE)
+
+
+@pytest.mark.parametrize("count", [1, 2, 60, 150])
+def test_who_is_left_does_not_depend_on_when_the_elimination_stops(count: int) -> None:
+    part = target(150, 4, 5)
+    whole, found = eliminate((part,), RIDGE).tolist(), eliminate((part,), RIDGE, count).tolist()
+    assert set(found[:count]) == set(whole[:count])
+    assert found[count:] == whole[count:]
 
 
 @pytest.mark.parametrize("n", [150, 300])

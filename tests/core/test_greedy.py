@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
@@ -16,7 +17,8 @@ from onnx_coreset.core.layer import HiddenLayer
 from onnx_coreset.core.methods import greedy
 from onnx_coreset.core.methods.base import Context
 from onnx_coreset.core.methods.greedy import Greedy, forward
-from onnx_coreset.core.methods.target import Target
+from onnx_coreset.core.methods.pivots import Factor
+from onnx_coreset.core.methods.target import Target, error_path, targets
 from onnx_coreset.core.refit import standardise
 
 RIDGE = 1e-4
@@ -38,11 +40,15 @@ def objective(part: Target, kept: list[int]) -> float:
     return float(np.sum((wanted - system[:, kept] @ solved) ** 2))
 
 
+def columns_of(part: Target, kept: list[int]) -> list[int]:
+    return [j * part.columns + s for j in kept for s in range(part.columns)]
+
+
 def naive(parts: tuple[Target, ...]) -> list[int]:
     chosen: list[int] = []
-    left = list(range(parts[0].correlation.shape[0]))
+    left = list(range(parts[0].width))
     while left:
-        errors = [sum(objective(part, [*chosen, j]) for part in parts) for j in left]
+        errors = [sum(objective(part, columns_of(part, [*chosen, j])) for part in parts) for j in left]
         chosen.append(left.pop(int(np.argmin(errors))))
     return chosen
 
@@ -54,13 +60,26 @@ def order(layer: HiddenLayer, seed: int = 0) -> list[int]:
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 2**32 - 1), st.integers(1, 10), st.integers(1, 5), st.sampled_from([1, 3, 32]))
-def test_picks_equal_those_of_brute_force_whatever_the_block(seed: int, n: int, k: int, block: int) -> None:
+@given(st.integers(0, 2**32 - 1), st.integers(1, 10), st.integers(1, 5))
+def test_picks_equal_those_of_brute_force(seed: int, n: int, k: int) -> None:
     part = target(n, k, seed)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(greedy, "_BLOCK", block)
-        # The last pick is no choice.
-        assert forward((part,), RIDGE).tolist() == naive((part,))
+    assert forward((part,), RIDGE).tolist() == naive((part,))
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 7), st.integers(1, 5), st.integers(2, 3))
+def test_neurons_of_several_columns_are_picked_as_brute_force_picks_them(seed: int, n: int, k: int, s: int) -> None:
+    part = replace(target(n * s, k, seed), columns=s)
+    assert forward((part,), RIDGE).tolist() == naive((part,))
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_within_a_pool_that_holds_all_neurons_picks_are_exact(columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    part = replace(target(24, 4, 7), columns=columns)
+    single = forward((part,), RIDGE).tolist()
+    monkeypatch.setattr(greedy, "_FRACTION", 2)
+    # Blocks of half of the neurons have pools of all of them; later pools are cut to what is left.
+    assert forward((part,), RIDGE).tolist() == single
 
 
 def test_several_targets_are_served_by_the_sum_of_their_gains() -> None:
@@ -70,24 +89,65 @@ def test_several_targets_are_served_by_the_sum_of_their_gains() -> None:
     assert found != naive(parts[:1])
 
 
-@pytest.mark.parametrize("settled", [False, True])
-def test_a_gain_is_what_the_error_falls_by(settled: bool) -> None:
-    part, chosen = target(15, 4, 3), [2, 9, 5]
-    residual = greedy._Residual(part, RIDGE)
-    for j in chosen:
-        residual.add(j)
-    if settled:
-        residual.settle(None)
-    gains, now = residual.gains(), objective(part, chosen)
+@pytest.mark.parametrize("columns", [1, 3])
+@pytest.mark.parametrize("forgotten", [False, True])
+def test_a_score_is_what_the_error_falls_by(forgotten: bool, columns: int) -> None:
+    part, chosen = replace(target(15 * columns, 4, 3), columns=columns), [2, 9, 5]
+    matrix = part.correlation + RIDGE * np.eye(15 * columns)
+    factor = Factor(part.correlation, part.weights @ matrix, columns, RIDGE, RIDGE)
+    factor.take(np.array(chosen[:2]))
+    left = np.delete(np.arange(15), chosen[:2]) if forgotten else np.arange(15)
+    if forgotten:
+        factor.keep(left)
+    factor.take(np.flatnonzero(left == chosen[2]))
+    scores, now = factor.scores(), objective(part, columns_of(part, chosen))
     for j in set(range(15)) - set(chosen):
-        assert gains[j] == pytest.approx(now - objective(part, [*chosen, j]), rel=1e-8, abs=1e-10 * now)
+        fall = now - objective(part, columns_of(part, [*chosen, j]))
+        assert scores[np.flatnonzero(left == j)[0]] == pytest.approx(fall, rel=1e-8, abs=1e-10 * now)
 
 
-def test_blocks_change_no_pick_of_a_layer(monkeypatch: pytest.MonkeyPatch) -> None:
-    layer = plain(200, 30)
-    found = order(layer)
+@pytest.mark.parametrize("columns", [1, 3])
+def test_a_pool_holds_what_the_pivots_leave(columns: int) -> None:
+    part, chosen, pool = replace(target(9 * columns, 4, 3), columns=columns), [6, 2], [1, 8, 4]
+    # A shift that is no rounding: the correlation itself would do otherwise.
+    matrix = part.correlation + 0.1 * np.eye(9 * columns)
+    factor = Factor(part.correlation, part.weights @ matrix, columns, 0.1, 0.1)
+    factor.take(np.array(chosen))
+    covariance, squares, _ = factor.pool(np.array(pool))
+    at, to = columns_of(part, chosen), columns_of(part, pool)
+    left = matrix - matrix[:, at] @ np.linalg.solve(matrix[np.ix_(at, at)], matrix[at])
+    missing = part.weights @ left
+    np.testing.assert_allclose(covariance, left[np.ix_(to, to)], atol=1e-12)
+    np.testing.assert_allclose(squares, missing[:, to].T @ missing[:, to], atol=1e-11)
+
+
+@pytest.mark.parametrize("n", [400, 900])
+def test_blocks_lose_little_against_one_neuron_at_a_time(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = plain(n, 20, 10, seed=3)
+    x = np.random.default_rng(8).standard_normal((4 * n, layer.inputs))
+    moments = layer_moments(layer, x)
+    blocked = forward(targets(layer, moments), 1e-6)
     monkeypatch.setattr(greedy, "_BLOCK", 1)
-    assert found[:150] == order(layer)[:150]
+    single = forward(targets(layer, moments), 1e-6)
+    assert blocked.tolist() != single.tolist()
+    for share in (0.8, 0.5, 0.2):
+        kept = int(share * n) - 1
+        # Measured: within 1 %; MATH 5.10 states .1 % to 1.6 %.
+        assert error_path(layer, moments, blocked)[kept] <= 1.03 * error_path(layer, moments, single)[kept]
+
+
+@pytest.mark.parametrize("columns", [1, 2])
+def test_the_first_picks_do_not_depend_on_how_many_are_wanted(columns: int) -> None:
+    part = replace(target(400, 5, 2), columns=columns)
+    whole = forward((part,), RIDGE).tolist()
+    for count in (1, 17, 100, part.width):
+        assert forward((part,), RIDGE, count).tolist() == whole[:count]
+
+
+def test_known_products_change_nothing() -> None:
+    part = target(50, 5, 2)
+    known = replace(part, cross=part.weights @ part.correlation)
+    assert forward((known,), RIDGE).tolist() == forward((part,), RIDGE).tolist()
 
 
 @pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 200])

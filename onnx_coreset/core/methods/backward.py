@@ -5,8 +5,8 @@ squared error by exactly |U_j|^2 / K_jj (for the ridge problem), and
 
     U <- U - U_j K_j: / K_jj,      K <- K - K_:j K_j: / K_jj.
 
-Neurons leave in blocks: within a pool of the cheapest ones the elimination is exact, one by one on small matrices, and
-the rest is updated once a block by matrix products. The order is nested: one run gives every width.
+That is a pivoted Cholesky factorisation of K that takes the U along. Neurons leave in blocks: within a pool of the
+cheapest ones the elimination is exact. The order is nested: one run gives every width.
 """
 
 from __future__ import annotations
@@ -14,13 +14,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.linalg import cho_factor, cho_solve, solve_triangular
+from scipy.linalg.lapack import dpotrf, dpotri
 
 from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.core.methods.pivots import Factor, pivots
 from onnx_coreset.core.methods.target import OnMoments, Target
 
 _LEAST_RIDGE = 1e-6
 _FRACTION = 64
+_STRIP = 256
 
 
 @dataclass(frozen=True)
@@ -36,87 +38,54 @@ class Backward(OnMoments):
     ridge: float = _LEAST_RIDGE
     name: str = "backward"
 
-    def rank(self, parts: tuple[Target, ...]) -> Indices:
-        """Return all n neurons, best first. O(n^3 + k n^2)."""
-        return eliminate(parts, self.ridge)
+    def rank(self, parts: tuple[Target, ...], count: int | None = None) -> Indices:
+        """Return all n neurons, the best `count` in front, or in order, best first. O(p^3 + k p^2), p = n s columns."""
+        return eliminate(parts, self.ridge, 1 if count is None else count)
 
 
-def eliminate(parts: tuple[Target, ...], ridge: float) -> Indices:
+def eliminate(parts: tuple[Target, ...], ridge: float, count: int = 1) -> Indices:
     """Return the nested order of backward elimination, best neuron first.
 
     Args:
         parts: What has to be approximated, over the same n neurons.
         ridge: Ridge in units of a feature's variance.
+        count: Elimination stops when so many neurons are left: they come first, by index.
 
     Returns:
-        Indices, shape (n,).
+        Indices, shape (n,); neither who is left nor the order of the others depends on `count`.
     """
-    width = parts[0].correlation.shape[0]
-    left = np.arange(width)
-    inverses = [_inverse(part.correlation, ridge) for part in parts]
-    weights = [np.array(part.weights) for part in parts]
-    gone: list[Indices] = []
-    while left.size > 1:
-        block = max(1, min(left.size // _FRACTION, left.size - 1))
-        out = _cheapest(inverses, weights, block)
-        gone.append(left[out])
-        stay = np.setdiff1d(np.arange(left.size), out)
-        for index, (inverse, weight) in enumerate(zip(inverses, weights, strict=True)):
-            inverses[index], weights[index] = _without(inverse, weight, out, stay)
-        left = left[stay]
-    gone.append(left)
-    return np.concatenate(gone)[::-1].copy()
+    width, columns = parts[0].width, parts[0].columns
+    factors = []
+    for part in parts:
+        inverse, used = _inverse(part.correlation, ridge)
+        # The inverse's diagonal is never below the inverse of the diagonal, and it only falls to that.
+        factors.append(Factor(inverse, np.array(part.weights), columns, 1.0 / (1.0 + used)))
+    gone = pivots(factors, width, columns, width - count, lambda left: left // _FRACTION, largest=False)
+    rest = np.setdiff1d(np.arange(width), gone)
+    return np.concatenate([rest, gone[::-1]])
 
 
-def _inverse(correlation: Array, ridge: float) -> Array:
-    size = correlation.shape[0]
-    identity = np.eye(size)
-    ridge = max(ridge, float(np.finfo(np.float64).eps))
+def _inverse(correlation: Array, ridge: float) -> tuple[Array, float]:
+    """Return (R + r I)^{-1} and r, the smallest of ridge, 10 ridge, ... for which it is positive definite."""
+    ridge = max(ridge, 64.0 * correlation.shape[0] * float(np.finfo(np.float64).eps))
     while True:
-        try:
-            factor = cho_factor(correlation + ridge * identity, lower=True, overwrite_a=True, check_finite=False)
-            inverse = cho_solve(factor, identity, check_finite=False)
-            if np.isfinite(inverse).all() and float(np.diag(inverse).min()) > 0:
-                return np.asarray((inverse + inverse.T) / 2)
-        except np.linalg.LinAlgError:
-            pass
+        matrix = correlation.copy()
+        matrix[np.diag_indices_from(matrix)] += ridge
+        # LAPACK counts columns first: its lower triangle is the upper one here.
+        factor, failed = dpotrf(matrix.T, lower=1, overwrite_a=1, clean=0)
+        if not failed:
+            inverse, failed = dpotri(factor, lower=1, overwrite_c=1)
+            inverse = inverse.T
+            if not failed and np.isfinite(inverse).all() and float(np.diag(inverse).min()) > 0:
+                _mirror(inverse)
+                return inverse, ridge
         ridge *= 10.0
 
 
-def _cheapest(inverses: list[Array], weights: list[Array], block: int) -> Indices:
-    """Return `block` neurons, by exact elimination within the pool of the 2 `block` cheapest ones."""
-    cost = sum(np.einsum("kj,kj->j", w, w) / np.diag(k) for k, w in zip(inverses, weights, strict=True))
-    pool = np.argsort(cost, kind="stable")[: 2 * block]
-    if block == 1:
-        return pool[:1]
-    small = [k[np.ix_(pool, pool)] for k in inverses]
-    gram = [w[:, pool].T @ w[:, pool] for w in weights]
-    alive = np.ones(pool.size, dtype=bool)
-    chosen = []
-    for _ in range(block):
-        cost = sum(np.diag(g) / np.diag(k) for g, k in zip(gram, small, strict=True))
-        j = int(np.argmin(np.where(alive, cost, np.inf)))
-        alive[j] = False
-        chosen.append(j)
-        for k, g in zip(small, gram, strict=True):
-            row = k[j] / k[j, j]
-            cross = g[:, j].copy()
-            # Gram of U - U_j row^T, and K - K_j row^T; neuron j itself keeps a unit pivot: nothing is divided by 0.
-            g += g[j, j] * np.outer(row, row) - np.outer(cross, row) - np.outer(row, cross)
-            k -= np.outer(k[j].copy(), row)
-            k[j, j] = 1.0
-    return pool[chosen]
-
-
-def _without(inverse: Array, weight: Array, out: Indices, stay: Indices) -> tuple[Array, Array]:
-    """Eliminate the neurons `out` at once; return inverse and weights of the neurons that stay."""
-    if out.size == 1:
-        # Without BLAS: its threads take longer to meet than so small an update takes.
-        row = inverse[out[0], stay] / inverse[out[0], out[0]]
-        left = inverse[np.ix_(stay, stay)]
-        left -= np.outer(inverse[stay, out[0]], row)
-        return left, weight[:, stay] - np.outer(weight[:, out[0]], row)
-    factor = np.linalg.cholesky(inverse[np.ix_(out, out)])
-    half = solve_triangular(factor, inverse[np.ix_(out, stay)], lower=True, check_finite=False)
-    lost = solve_triangular(factor, weight[:, out].T, lower=True, check_finite=False)
-    return inverse[np.ix_(stay, stay)] - half.T @ half, weight[:, stay] - lost.T @ half
+def _mirror(matrix: Array) -> None:
+    """Copy the upper triangle onto the lower one."""
+    for start in range(0, matrix.shape[0], _STRIP):
+        end = min(start + _STRIP, matrix.shape[0])
+        square = np.triu(matrix[start:end, start:end])
+        matrix[start:end, start:end] = square + np.triu(square, 1).T
+        matrix[end:, start:end] = matrix[start:end, end:].T

@@ -35,11 +35,13 @@ class Target:
         correlation: Correlation matrix R of the features, shape (n s, n s).
         weights: Outgoing weights in units of standard deviation and spread, shape (k, n s).
         columns: Number of columns s of a neuron.
+        cross: A R, shape (k, n s), where it is known already.
     """
 
     correlation: Array
     weights: Array
     columns: int = 1
+    cross: Array | None = None
 
     @property
     def width(self) -> int:
@@ -61,20 +63,41 @@ def targets(layer: HiddenLayer, moments: tuple[Moments, ...], alike: bool = True
     groups: dict[tuple[int, bool], list[int]] = {}
     for index, readout in enumerate(layer.readouts):
         groups.setdefault((id(readout.features), readout.constant_allowed), []).append(index)
-    scale = spreads(layer, moments)
     found = []
     for (_, constant_allowed), members in groups.items():
         correlation, deviation = standardise(seen(moments[members[0]], constant_allowed))
-        rows = []
+        parts = []
         for i in members:
             count = layer.readouts[i].outputs if alike else layer.outputs
-            rows.append(layer.readouts[i].outgoing.reshape(-1, deviation.size) / (scale[i] * np.sqrt(max(count, 1))))
-        weights = np.concatenate(rows) * deviation
-        # The norm of W only depends on W^T W: a square root of that is as good, and smaller where k > p.
-        if weights.shape[0] > weights.shape[1]:
-            weights = np.asarray(np.linalg.qr(weights, mode="r"), dtype=np.float64)
-        found.append(Target(correlation, weights, layer.readouts[members[0]].features.columns))
+            weights = layer.readouts[i].outgoing.reshape(-1, deviation.size) * deviation
+            parts.append(
+                _in_units(weights, correlation, None if constant_allowed else _spread(layer, moments, i), count)
+            )
+        columns = layer.readouts[members[0]].features.columns
+        found.append(_stacked(correlation, parts, columns))
     return tuple(found)
+
+
+def _spread(layer: HiddenLayer, moments: tuple[Moments, ...], index: int) -> float:
+    return spreads(HiddenLayer(layer.width, (layer.readouts[index],)), (moments[index],))[0]
+
+
+def _in_units(weights: Array, correlation: Array, spread: float | None, count: int) -> tuple[Array, Array]:
+    """Return A and A R in units of the spread of its outputs, which is read off the product where it is not given."""
+    cross = weights @ correlation
+    if spread is None:
+        power = float(np.einsum("kp,kp->", weights, cross)) / max(weights.shape[0], 1)
+        spread = float(np.sqrt(power)) if power > 0 else 1.0
+    scale = spread * np.sqrt(max(count, 1))
+    return weights / scale, cross / scale
+
+
+def _stacked(correlation: Array, parts: list[tuple[Array, Array]], columns: int) -> Target:
+    weights, cross = parts[0] if len(parts) == 1 else (np.concatenate([p[i] for p in parts]) for i in range(2))
+    if weights.shape[0] <= weights.shape[1]:
+        return Target(correlation, weights, columns, cross)
+    # The norm of W only depends on W^T W: a square root of that is as good, and smaller where k > p.
+    return Target(correlation, np.asarray(np.linalg.qr(weights, mode="r"), dtype=np.float64), columns)
 
 
 def error_path(layer: HiddenLayer, moments: tuple[Moments, ...], order: Indices) -> Array:
@@ -121,8 +144,13 @@ class OnMoments(ABC):
     requires: frozenset[str] = frozenset({"moments"})
 
     @abstractmethod
-    def rank(self, parts: tuple[Target, ...]) -> Indices:
-        """Return all n neurons, best first, given what has to be approximated."""
+    def rank(self, parts: tuple[Target, ...], count: int | None = None) -> Indices:
+        """Return the neurons, given what has to be approximated.
+
+        Args:
+            parts: One target for each kind of features.
+            count: How many are wanted: the first `count` are they, in any order. None: all n, best first.
+        """
 
     def order(self, layer: HiddenLayer, context: Context, rng: np.random.Generator) -> Indices:
         """Return all neurons, best first; every prefix is the choice for its width.
@@ -141,5 +169,5 @@ class OnMoments(ABC):
     def select(self, layer: HiddenLayer, width: int, context: Context, rng: np.random.Generator) -> Coreset:
         """Return the coreset of the first `width` neurons of the order, refitted."""
         assert context.moments is not None
-        kept = np.sort(self.order(layer, context, rng)[:width])
+        kept = np.sort(self.rank(targets(layer, context.moments), width)[:width])
         return refit(layer, kept, context.moments, method=self.name)
