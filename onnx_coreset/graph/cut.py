@@ -8,7 +8,7 @@ consumer's constant is added up. A chain whose cut would not leave fewer paramet
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -52,7 +52,7 @@ def cut(
 def _written(model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_inputs: bool) -> onnx.ModelProto:
     document = decode(model, constant_inputs)
     before = {space.name: _constants(space) for space in _called_for(document, coresets)}
-    for space in _current(document, coresets):
+    for space in current(document, coresets):
         coreset = coresets[space.name]
         moved = [new - old for new, old in zip(_constants(space), before[space.name], strict=True)]
         if any(shift.any() for shift in moved):
@@ -67,7 +67,7 @@ def _constants(space: Space) -> list[Array]:
     return [consumer.read()[1] for consumer, _ in space.consumers]
 
 
-def _current(document: Document, names: Mapping[str, Coreset]) -> Iterator[Space]:
+def current(document: Document, names: Container[str]) -> Iterator[Space]:
     """Yield the spaces called for, each as the graph is when its turn comes."""
     for space in _called_for(document, names):
         node = space.producer.dense.node
@@ -80,7 +80,7 @@ def _current(document: Document, names: Mapping[str, Coreset]) -> Iterator[Space
         yield replace(now, name=space.name)
 
 
-def _called_for(document: Document, names: Mapping[str, Coreset]) -> list[Space]:
+def _called_for(document: Document, names: Container[str]) -> list[Space]:
     return [space for space in spaces(document) if isinstance(space, Space) and space.name in names]
 
 
