@@ -9,7 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from onnx_coreset.api import inspect, optimize
+    from onnx_coreset.api import inspect, optimize, sweep
     from onnx_coreset.errors import CoresetError, MachineError, ModelError, Rejected, UsageError, ValidationError
     from onnx_coreset.options import Options
     from onnx_coreset.report import (
@@ -46,10 +46,11 @@ __all__ = [
     "__version__",
     "inspect",
     "optimize",
+    "sweep",
 ]
 
 _HOMES = (
-    ("api", ("inspect", "optimize")),
+    ("api", ("inspect", "optimize", "sweep")),
     ("errors", ("CoresetError", "MachineError", "ModelError", "Rejected", "UsageError", "ValidationError")),
     ("options", ("Options",)),
     (

@@ -1,6 +1,6 @@
-"""optimize() and inspect(): the stages of a run, in their order, and nothing else.
+"""optimize(), sweep() and inspect(): the stages of a run, in their order, and nothing else.
 
-open -> find the chains -> sample their inputs -> narrow one after the other -> write them all -> judge the whole ->
+open -> find the chains -> sample their inputs -> narrow them -> write them all -> judge the whole ->
 report -> save. Nothing touches the disk before the last step.
 """
 
@@ -10,7 +10,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -20,28 +20,26 @@ import onnx
 
 from onnx_coreset.core.methods import METHODS, Method
 from onnx_coreset.edge import files
-from onnx_coreset.edge.runtime import Provider, choose
+from onnx_coreset.edge.runtime import choose
 from onnx_coreset.errors import Rejected, UsageError, ValidationError
 from onnx_coreset.graph.lens import read
 from onnx_coreset.graph.model.facts import macs, parameters
 from onnx_coreset.graph.skip import Skip
-from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.report import FileFacts, Report, Result, Validation
 from onnx_coreset.stages import summary
 from onnx_coreset.stages.judging import Judged, judge
-from onnx_coreset.stages.narrowing import Narrowed, narrow
-from onnx_coreset.stages.opening import Opened, open_model, with_parameters
-from onnx_coreset.stages.sampling import Sources, sources
+from onnx_coreset.stages.narrowing import Narrowed
+from onnx_coreset.stages.opening import open_model, with_parameters
+from onnx_coreset.stages.sampling import sources
+from onnx_coreset.stages.walking import Analysis, narrow
 
-__all__ = ["inspect", "optimize"]
+__all__ = ["inspect", "optimize", "sweep"]
 
 AnyModel = str | os.PathLike[str] | onnx.ModelProto
 Progress = Callable[[str, int, int, str], None]
 
 
-# Weights near the ends of their type overflow on the way to a verdict, which names them; numpy would print warnings.
-@np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def optimize(
     model: AnyModel,
     out: str | os.PathLike[str] | None = None,
@@ -73,6 +71,61 @@ def optimize(
     """
     options = _options(options, fields)
     clock, tell = _Clock(), progress or _silent
+    analysis = _analysed(model, out, options, clock, tell)
+    return _done(analysis, options, clock, tell, out, accept)
+
+
+def sweep(
+    model: AnyModel,
+    ratios: Iterable[float],
+    *,
+    accept: Callable[[onnx.ModelProto], bool] | None = None,
+    progress: Progress | None = None,
+    **fields: Any,
+) -> Iterator[Result]:
+    """Make a family of narrower models from one analysis: layers are sampled and their neurons ordered once.
+
+    Args:
+        model: Path of a model, or a model in memory, which is not changed.
+        ratios: Share of neurons that every layer keeps, one a result.
+        accept: As for `optimize`.
+        progress: As for `optimize`.
+        **fields: Fields of `Options`, but no other target and no `report`: nothing is written.
+
+    Returns:
+        Results in the order of `ratios`, each made when it is asked for; the same as `optimize` with that ratio gives,
+        but for the seconds, which count what was done since the result before.
+
+    Raises:
+        UsageError: Options that cannot be used, before anything is made.
+        ModelError: The model is unreadable or invalid.
+        MachineError: Memory or the execution provider failed.
+        ValidationError: When its turn comes: a result failed validation.
+        Rejected: When its turn comes: `accept` returned False.
+    """
+    family = [Options.make(**fields, ratio=ratio) for ratio in ratios]
+    if fields.get("report") is not None:
+        raise UsageError("a sweep writes no report: take it from each result")
+    return _family(model, family, accept, progress or _silent)
+
+
+def _family(
+    model: AnyModel, family: list[Options], accept: Callable[[onnx.ModelProto], bool] | None, tell: Progress
+) -> Iterator[Result]:
+    clock = _Clock()
+    analysis = _analysed(model, None, family[0], clock, tell) if family else None
+    for options in family:
+        assert analysis is not None
+        yield _done(analysis, options, clock, tell, None, accept, keep=True)
+        clock = _Clock()
+
+
+# Weights near the ends of their type overflow on the way to a verdict, which names them; numpy would print warnings.
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def _analysed(
+    model: AnyModel, out: str | os.PathLike[str] | None, options: Options, clock: _Clock, tell: Progress
+) -> Analysis:
+    """Open a model and sample the inputs of its layers."""
     method = _method(options)
     with clock("open"):
         tell("open", 0, 0, "")
@@ -84,26 +137,34 @@ def optimize(
     with clock("sample"):
         tell("sample", 0, 0, "")
         found = sources(opened, options, provider)
-    chains: list[Narrowed | Skip] = []
+    return Analysis(opened, found, method, provider)
+
+
+@np.errstate(over="ignore", invalid="ignore", divide="ignore")
+def _done(
+    analysis: Analysis,
+    options: Options,
+    clock: _Clock,
+    tell: Progress,
+    out: str | os.PathLike[str] | None,
+    accept: Callable[[onnx.ModelProto], bool] | None,
+    keep: bool = False,
+) -> Result:
+    """Narrow, judge, report and write."""
     with clock("narrow"):
-        for index, place in enumerate(opened.places):
-            tell("narrow", index, len(opened.places), place.name if isinstance(place, Space) else place.where)
-            chains.append(
-                narrow(place, opened, found, method, options, provider) if isinstance(place, Space) else place
-            )
+        chains = narrow(analysis, options, tell, keep)
     with clock("validate"):
         tell("validate", 0, 0, "")
-        judged = judge(opened, [chain for chain in chains if isinstance(chain, Narrowed)], found, options, provider)
-    return _finish(opened, chains, judged, found, options, provider, clock, out, accept)
+        present = [chain for chain in chains if isinstance(chain, Narrowed)]
+        judged = judge(analysis.opened, present, analysis.found, options, analysis.provider)
+    return _finish(analysis, chains, judged, options, clock, out, accept)
 
 
 def _finish(
-    opened: Opened,
+    analysis: Analysis,
     chains: list[Narrowed | Skip],
     judged: Judged,
-    found: Sources,
     options: Options,
-    provider: Provider,
     clock: _Clock,
     out: str | os.PathLike[str] | None,
     accept: Callable[[onnx.ModelProto], bool] | None,
@@ -113,17 +174,17 @@ def _finish(
     settled = [chain if isinstance(chain, Skip) else next(final) for chain in chains]
     carried = judged.comparison.carried if judged.comparison is not None else {}
     rows = [summary.skipped(c) if isinstance(c, Skip) else summary.chain_report(c, options, carried) for c in settled]
-    notes = [*found.notes, *judged.notes, *judged.faults]
+    notes = [*analysis.found.notes, *judged.notes, *judged.faults]
     if any(not c.ran for c in settled if isinstance(c, Narrowed)) and options.validate:
         notes.append("ONNX Runtime has no kernels for some layers: their errors were computed in float64")
-    verdict = summary.validation(judged, found, provider, notes)
+    verdict = summary.validation(judged, analysis.found, analysis.provider, notes)
     write = out is not None and not options.dry_run
     output = _sized(
         FileFacts(path=None if out is None else os.fspath(out), bytes=judged.model.ByteSize()), judged.model
     )
 
     def report(facts: FileFacts) -> Report:
-        return summary.report(opened, options, rows, verdict, facts, clock.seconds)
+        return summary.report(analysis.opened, options, rows, verdict, facts, clock.seconds)
 
     if judged.faults:
         failed = report(replace(output, bytes=None, sha256=None))

@@ -13,8 +13,10 @@ from typing import Any, Literal
 from onnx_coreset import checks
 from onnx_coreset.errors import UsageError
 
-__all__ = ["DEFAULT_EPS", "ERROR_NORMS", "METHOD_NAMES", "OPTIONS", "Option", "Options", "markdown_table"]
+__all__ = ["DEFAULT_EPS", "ERROR_NORMS", "METHOD_NAMES", "OPTIONS", "TARGETS", "Option", "Options", "markdown_table"]
 
+Target = Literal["eps", "ratio", "params", "output_eps", "widths"]
+TARGETS: tuple[Target, ...] = ("eps", "ratio", "params", "output_eps", "widths")
 DEFAULT_EPS = 0.1
 METHOD_NAMES = ("greedy", "backward", "sensitivity", "mvee", "synflow", "uniform", "norm")
 ERROR_NORMS = ("rms", "p99", "max")
@@ -104,8 +106,17 @@ OPTIONS: tuple[Option, ...] = (
            checks.positive, checks.number, "E"),
     Option(("--ratio",), "ratio", _MUCH, "instead of --eps: the share of neurons that every layer keeps",
            checks.share, checks.number, "R"),
+    Option(("--params",), "params", _MUCH,
+           "instead of --eps: the share of its parameters that the model keeps, spent where it costs least",
+           checks.share, checks.number, "R"),
+    Option(("--output-eps",), "output_eps", _MUCH,
+           "instead of --eps: largest rms error at an output of the model over that output's spread",
+           checks.positive, checks.number, "E"),
     Option(("--width",), "width", _MUCH, "the layer NAME (or glob) keeps K neurons, whatever else is asked",
            checks.pairs(checks.at_least(1)), checks.named("=", "NAME=K", checks.whole), "NAME=K", True),
+    Option(("--widths",), "widths", _MUCH,
+           "instead of --eps: every layer gets the width it has in an earlier report, which may have been edited",
+           checks.file(".json"), str, "REPORT.json"),
     Option(("--round-to",), "round_to", _MUCH, "round widths up to a multiple of N",
            checks.at_least(1), checks.whole, "N"),
     Option(("--min-width",), "min_width", _MUCH, "no layer gets narrower than N",
@@ -151,9 +162,12 @@ class Options:
     """What is asked of a run. Names and meanings are those of the command line; `OPTIONS` has a row for each field.
 
     Attributes:
-        eps: Largest local error; None where `ratio` is the target, 0.1 where neither is given.
+        eps: Largest local error; None where another target is given, 0.1 where none is.
         ratio: Share of neurons that every chain keeps, or None.
+        params: Share of its parameters that the model keeps at most, or None.
+        output_eps: Largest relative rms error at the model's outputs, or None.
         width: (chain name or glob, neurons to keep) pairs that win over the target; a mapping is accepted.
+        widths: Path of an earlier report whose widths are taken over, or None.
         round_to: Widths are rounded up to a multiple of this, never above the old width.
         min_width: No chain gets narrower than this.
         include: Globs; where there are any, only chains that match one are cut.
@@ -183,7 +197,10 @@ class Options:
 
     eps: float | None = None
     ratio: float | None = None
+    params: float | None = None
+    output_eps: float | None = None
     width: tuple[tuple[str, int], ...] = ()
+    widths: str | None = None
     round_to: int = 1
     min_width: int = 1
     include: tuple[str, ...] = ()
@@ -210,9 +227,11 @@ class Options:
         for option in OPTIONS:
             if not option.command_only:
                 object.__setattr__(self, option.field, option.checked(getattr(self, option.field)))
-        if self.eps is not None and self.ratio is not None:
-            raise UsageError("--eps and --ratio are two targets: give one of them")
-        if self.eps is None and self.ratio is None:
+        given = [name for name in TARGETS if getattr(self, name) is not None]
+        if len(given) > 1:
+            first, second = (f"--{name.replace('_', '-')}" for name in given[:2])
+            raise UsageError(f"{first} and {second} are two targets: give one of them")
+        if not given:
             object.__setattr__(self, "eps", DEFAULT_EPS)
         if self.radius is not None and self.inputs == "auto":
             object.__setattr__(self, "inputs", "ball")
@@ -241,9 +260,9 @@ class Options:
         return cls(**given)
 
     @property
-    def target(self) -> Literal["eps", "ratio"]:
+    def target(self) -> Target:
         """What decides the width of a chain that `width` does not name."""
-        return "eps" if self.ratio is None else "ratio"
+        return next(name for name in TARGETS if getattr(self, name) is not None)
 
     def as_dict(self) -> dict[str, object]:
         """Return every field as JSON can hold it, with what held and not merely what was typed."""

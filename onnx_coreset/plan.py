@@ -1,7 +1,8 @@
 """How wide a layer stays, and which coreset it gets: from a layer and samples of its inputs to a decision.
 
 What is lossless goes first. The method then orders or picks neurons of what is left, the outgoing weights are
-refitted, and eps is met by bisection on samples that were not used for the fit.
+refitted, and eps is met by bisection on samples that were not used for the fit. A nested order also tells what every
+width would cost: its error path, on the moments that were fitted to.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -19,8 +21,11 @@ from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, whole
 from onnx_coreset.core.lossless import compose, reduced, widened
 from onnx_coreset.core.measure import Errors, errors
 from onnx_coreset.core.methods.base import Context, Method, Ordered
+from onnx_coreset.core.methods.target import error_path
 from onnx_coreset.core.refit import refit
 from onnx_coreset.options import Options
+
+_POINTS = 16
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,7 @@ class Candidates:
         fitted: Whether outgoing weights are refitted.
         generator: Makes the source of randomness for a width.
         known: Coresets made so far.
+        measured: Relative rms on samples that were not fitted to, by width, where it was asked for.
     """
 
     layer: HiddenLayer
@@ -50,6 +56,39 @@ class Candidates:
     fitted: bool
     generator: Callable[[int], np.random.Generator]
     known: dict[int, Coreset] = field(default_factory=dict)
+    measured: dict[int, float] = field(default_factory=dict)
+
+    @cached_property
+    def path(self) -> Array | None:
+        """Relative rms of the refit at widths 1 .. n, shape (n,), under the law fitted to; None without an order."""
+        if self.order is None or not self.fitted:
+            return None
+        path = error_path(self.inner, self.moments, self.order)
+        return np.concatenate([path, np.zeros(self.layer.width - path.size)])
+
+    @property
+    def held(self) -> int:
+        """Bytes of what was computed of the layer as a whole."""
+        return sum(gram.nbytes for gram in {id(m): m.gram for m in self.moments}.values())
+
+    def curve(self, chosen: int) -> tuple[tuple[int, float], ...] | None:
+        """Return (width, relative rms) at some widths, increasing, `chosen` among them; None where nothing is known."""
+        full = self.layer.width
+        if self.path is None:
+            return tuple(sorted((self.measured | {full: 0.0}).items())) if self.measured else None
+        widths = {*spaced(full), chosen, min(self.base.width, full)}
+        return tuple((width, float(self.path[width - 1])) for width in sorted(widths))
+
+    def predicted(self, widths: Indices, x: Array) -> Array:
+        """Return the relative rms at some widths, shape (w,): of the path, else measured on `x` (N, d)."""
+        if self.path is not None:
+            return np.asarray(self.path[widths - 1])
+        missing = [int(width) for width in widths if width not in self.measured]
+        if missing:
+            features, before = observed(self.layer, x)
+            for width in missing:
+                self.measured[width] = evaluate(self.layer, self.at(width), features, before).norm("rms", False)
+        return np.array([self.measured[int(width)] for width in widths])
 
     def at(self, width: int) -> Coreset:
         """Return the coreset of `width` neurons."""
@@ -103,6 +142,16 @@ def candidates(
     return Candidates(layer, base, inner, moments, method, context, order, options.refit, generator)
 
 
+def observed(layer: HiddenLayer, x: Array) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """Return features (N, n, s) and outputs (N, k) of each readout for inputs (N, d)."""
+    cache: dict[int, Array] = {}
+    for readout in layer.readouts:
+        if id(readout.features) not in cache:
+            cache[id(readout.features)] = readout.features.evaluate(x)
+    features = tuple(cache[id(readout.features)] for readout in layer.readouts)
+    return features, tuple(readout.apply(h) for readout, h in zip(layer.readouts, features, strict=True))
+
+
 def evaluate(layer: HiddenLayer, coreset: Coreset, features: tuple[Array, ...], before: tuple[Array, ...]) -> Errors:
     """Return the local error of a coreset on features that are already known.
 
@@ -120,13 +169,13 @@ def evaluate(layer: HiddenLayer, coreset: Coreset, features: tuple[Array, ...], 
 
 
 def asked(name: str, width: int, options: Options, named: int | None) -> int | None:
-    """Return the width that the options ask for, or None where eps decides.
+    """Return the width that the options ask for, or None where an error or a budget decides.
 
     Args:
         name: Name of the chain.
         width: Its number of neurons n.
         options: What was asked.
-        named: What `--width` says of this chain.
+        named: What `--width` or `--widths` says of this chain.
     """
     if named is not None:
         return min(named, width)
@@ -139,6 +188,22 @@ def rounded(wanted: int, width: int, options: Options) -> int:
     """Return `wanted` at least the smallest width allowed, rounded up, and never above `width`."""
     wanted = max(wanted, options.min_width)
     return min(width, -(-wanted // options.round_to) * options.round_to)
+
+
+def allowed(width: int, options: Options) -> Indices:
+    """Return the widths that a layer of n = `width` neurons may have, increasing, n always among them."""
+    wanted = np.maximum(np.arange(1, width + 1), options.min_width)
+    return np.unique(np.minimum(width, -(-wanted // options.round_to) * options.round_to))
+
+
+def allowance(whole: int, share: float) -> int:
+    """Return how many parameters a share of `whole` is; rounding of the product is forgiven."""
+    return math.floor(share * whole * (1 + 1e-12))
+
+
+def spaced(width: int) -> tuple[int, ...]:
+    """Return about 16 widths from 1 to `width`, in equal ratios."""
+    return tuple(sorted({round(width ** (i / (_POINTS - 1))) for i in range(_POINTS)}))
 
 
 def least_width(found: Candidates, x: Array, options: Options) -> int:
@@ -154,11 +219,7 @@ def least_width(found: Candidates, x: Array, options: Options) -> int:
     """
     assert options.eps is not None
     layer = found.layer
-    cache: dict[int, Array] = {}
-    for readout in layer.readouts:
-        cache.setdefault(id(readout.features), readout.features.evaluate(x))
-    features = tuple(cache[id(readout.features)] for readout in layer.readouts)
-    before = tuple(readout.apply(h) for readout, h in zip(layer.readouts, features, strict=True))
+    features, before = observed(layer, x)
 
     def meets(width: int) -> bool:
         assert options.eps is not None

@@ -141,6 +141,8 @@ class ChainReport:
         code: Why it is not narrower, as a stable word.
         reason: The same for a person.
         error: What the cut cost.
+        curve: (width, relative rms) as predicted under the law that was fitted to, for some widths, increasing; None
+            where the method does not tell.
     """
 
     name: str
@@ -159,6 +161,7 @@ class ChainReport:
     code: str | None = None
     reason: str | None = None
     error: ErrorFacts = field(default_factory=ErrorFacts)
+    curve: tuple[tuple[int, float], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -541,6 +541,7 @@ CHAIN = frozenset(
         "code",
         "reason",
         "error",
+        "curve",
     ]
 )
 

@@ -10,24 +10,23 @@ from onnx_coreset.errors import UsageError
 from onnx_coreset.options import OPTIONS, Option, Options
 
 ARGUMENTS = {
-    "eps": "0.25", "ratio": "0.5", "width": "a=b=3", "round_to": "8", "min_width": "4", "include": "*a*",
+    "eps": "0.25", "ratio": "0.5", "params": "0.4", "output_eps": "0.3", "width": "a=b=3", "widths": "w.json",
+    "round_to": "8", "min_width": "4", "include": "*a*",
     "exclude": "*b*", "error": "p99", "method": "norm", "seed": "7", "inputs": "x.npz", "radius": "2.5",
     "input_shape": "x:0:1,3", "samples": "99", "provider": "cpu", "report": "r.json",
 }  # fmt: skip
 VALUES = {
-    "eps": 0.25, "ratio": 0.5, "width": (("a=b", 3),), "round_to": 8, "min_width": 4, "include": ("*a*",),
+    "eps": 0.25, "ratio": 0.5, "params": 0.4, "output_eps": 0.3, "width": (("a=b", 3),), "widths": "w.json",
+    "round_to": 8, "min_width": 4, "include": ("*a*",),
     "exclude": ("*b*",), "error": "p99", "method": "norm", "seed": 7, "inputs": "x.npz", "radius": 2.5,
     "input_shape": (("x:0", (1, 3)),), "samples": 99, "provider": "cpu", "report": "r.json",
 }  # fmt: skip
 LATER = (
-    "--params",
-    "--output-eps",
     "--polish",
     "--no-polish",
     "--delta",
     "--input-range",
     "--external-data",
-    "--widths",
     "--certify",
     "--memory-limit",
     "--jobs",
@@ -95,6 +94,11 @@ def test_flags_that_do_not_work_yet_are_refused(flag: str) -> None:
         (["in", "out", "-v", "-q"], "contradict"),
         (["in", "out", "-vq"], "contradict"),
         (["in", "out", "--eps", "0.1", "--ratio", "0.5"], "two targets"),
+        (["in", "out", "--params", "0.1", "--widths", "r.json"], "--params and --widths are two targets"),
+        (["in", "out", "--output-eps", "0.1", "--eps", "0.1"], "--eps and --output-eps are two targets"),
+        (["in", "out", "--params", "1.5"], "--params must be larger than 0 and at most 1"),
+        (["in", "out", "--output-eps", "0"], "--output-eps must be larger than 0"),
+        (["in", "out", "--widths", "r.txt"], "--widths must be a file *.json"),
         (["in", "out", "--eps"], "expected one argument"),
         (["in", "out", "--eps", "x"], "--eps must be a number, not 'x'"),
         (["in", "out", "--eps", "-1"], "--eps must be larger than 0"),

@@ -38,6 +38,9 @@ class Api(types.ModuleType):
         self.act()
         return Result(None, REPORT)  # type: ignore[arg-type]
 
+    def sweep(self, model: Any, ratios: Any, **rest: Any) -> None:
+        self.asked.append(("sweep", model, ratios, rest))
+
     def inspect(self, model: Any, **rest: Any) -> Report:
         self.asked.append(("inspect", model, None, rest))
         self.act()

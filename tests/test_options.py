@@ -66,6 +66,13 @@ def test_the_documentation_has_every_option(row: Option) -> None:
         ({"ratio": 0}, "--ratio must be larger than 0 and at most 1"),
         ({"ratio": 1.01}, "--ratio must be larger than 0 and at most 1"),
         ({"eps": 0.1, "ratio": 0.5}, "two targets"),
+        ({"ratio": 0.1, "params": 0.5}, "--ratio and --params are two targets"),
+        ({"params": 0.1, "output_eps": 0.5}, "--params and --output-eps are two targets"),
+        ({"eps": 0.1, "widths": "r.json"}, "--eps and --widths are two targets"),
+        ({"params": 0}, "--params must be larger than 0 and at most 1"),
+        ({"params": 1.01}, "--params must be larger than 0 and at most 1"),
+        ({"output_eps": 0}, "--output-eps must be larger than 0"),
+        ({"widths": "r.txt"}, "--widths must be a file *.json"),
         ({"width": {"a": 0}}, "--width must be a whole number, at least 1"),
         ({"width": {"a": 1.5}}, "--width must be a whole number"),
         ({"width": {"": 1}}, "--width must name"),
@@ -101,11 +108,13 @@ def test_a_wrong_value_is_refused_in_one_line(given_: dict[str, object], words: 
     assert "\n" not in str(caught.value)
 
 
-def test_eps_holds_unless_a_ratio_does() -> None:
+def test_eps_holds_unless_another_target_does() -> None:
     assert (Options().eps, Options().target) == (DEFAULT_EPS, "eps")
     assert (Options(eps=0.3).eps, Options(eps=0.3).target) == (0.3, "eps")
     assert (Options(ratio=0.5).eps, Options(ratio=0.5).target) == (None, "ratio")
     assert Options.make(width={"a": 3}).eps == DEFAULT_EPS
+    for name, value in (("params", 0.5), ("output_eps", 0.1), ("widths", "r.json")):
+        assert (Options.make(**{name: value}).eps, Options.make(**{name: value}).target) == (None, name)
     assert Options.make(width={"a": 3}, ratio=1).width == (("a", 3),)
 
 

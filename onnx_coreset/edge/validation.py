@@ -119,6 +119,12 @@ class Comparison:
     random: tuple[str, ...]
     faults: tuple[str, ...]
 
+    @property
+    def worst(self) -> float | None:
+        """Largest error of an output in rms over its spread; None where no output can be compared."""
+        known = [output for output in self.outputs if not np.isnan(output.rms)]
+        return max((o.rms / o.spread if o.spread > 0 else o.rms for o in known), default=None)
+
 
 def compare(
     original: onnx.ModelProto,

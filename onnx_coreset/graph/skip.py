@@ -26,6 +26,7 @@ REASONS = (
     ("excluded", "left out by --include or --exclude"),
     ("no-gain", "cutting it would not leave fewer parameters in the file"),
     ("eps", "no narrower width meets eps"),
+    ("budget", "the target of the whole model is met without cutting it"),
     ("requested", "the width asked for is the width it has"),
     ("validation", "every narrower width tried failed validation"),
     ("no-run", "its inputs could not be sampled"),

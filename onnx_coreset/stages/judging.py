@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -14,7 +14,9 @@ from onnx_coreset.edge.runtime import Provider, RuntimeRefused
 from onnx_coreset.edge.statistics import BATCH
 from onnx_coreset.edge.validation import Comparison, compare, runs_for
 from onnx_coreset.graph.cut import cut
+from onnx_coreset.graph.model.facts import parameters
 from onnx_coreset.options import Options
+from onnx_coreset.plan import allowance
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened, check
 from onnx_coreset.stages.sampling import FRESH, Sources, stream
@@ -61,11 +63,34 @@ def judge(opened: Opened, chains: Sequence[Narrowed], found: Sources, options: O
     for _ in range(3):
         judged = _once(opened, present, found, options, provider)
         if not judged.faults or not any(chain.narrower for chain in judged.chains):
-            return judged
+            return _bounded(judged, options, parameters(opened.original))
         worst = _worst(judged)
         present = tuple(_kept(c, "validation", judged.faults[0]) if c is worst else c for c in judged.chains)
     present = tuple(_kept(c, "validation", judged.faults[0]) if c.narrower else c for c in present)
-    return _once(opened, present, found, options, provider)
+    return _bounded(_once(opened, present, found, options, provider), options, parameters(opened.original))
+
+
+def _bounded(judged: Judged, options: Options, whole: int) -> Judged:
+    """Return the verdict under a target of the whole model, which the widths were chosen to meet.
+
+    Args:
+        judged: The narrower model.
+        options: What was asked.
+        whole: Parameters of the original.
+    """
+    if options.params is not None and (left := parameters(judged.model)) > allowance(whole, options.params):
+        fault = f"{left / whole:.4g} of the parameters are left, above --params {options.params:g}"
+        return replace(judged, passed=False, faults=(*judged.faults, f"{fault}: layers that failed stay whole"))
+    if options.output_eps is None or not any(chain.narrower for chain in judged.chains):
+        return judged
+    worst = None if judged.comparison is None else judged.comparison.worst
+    if worst is None:
+        note = "--output-eps: the error at the outputs could not be measured, it is what the layers' errors predict"
+        return replace(judged, notes=(*judged.notes, note))
+    if worst <= options.output_eps:
+        return judged
+    fault = f"the relative rms error at the outputs is {worst:.3g}, above --output-eps {options.output_eps:g}"
+    return replace(judged, passed=False, faults=(*judged.faults, fault))
 
 
 def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options: Options, provider: Provider) -> Judged:
@@ -83,16 +108,8 @@ def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options:
     notes: tuple[str, ...] = ()
     comparison, passed = None, None
     if options.validate and found.held_back is not None:
-        feeder, first = found.held_back
-        rng = stream(options.seed, "outputs", FRESH)
-        trial = feeder.feed(first, stream(options.seed, "outputs", 1)).values()
-        batch = max((value.shape[0] for value in trial if value.ndim), default=1)
-        # A truth value may decide which branch of the model runs: enough runs for either.
-        least = _RUNS_OF_BRANCHES if any(value.dtype == np.bool_ for value in trial) else 2
         try:
-            runs = runs_for(feeder, min(_WHOLE_SAMPLES, 2 * BATCH), batch, least)
-            inner = _inner(opened, chains)
-            comparison = compare(opened.original, model, provider, feeder, runs, rng, inner, first)
+            comparison = side_by_side(opened, model, found, options, provider, _inner(opened, chains))
             faults += comparison.faults
             passed = not faults
         except RuntimeRefused as refused:
@@ -100,6 +117,38 @@ def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options:
     elif faults:
         passed = False
     return Judged(model, chains, comparison, passed, faults, notes)
+
+
+def side_by_side(
+    opened: Opened,
+    model: onnx.ModelProto,
+    found: Sources,
+    options: Options,
+    provider: Provider,
+    inner: Mapping[str, Indices | None],
+) -> Comparison:
+    """Run a narrower model beside the original on the inputs that are held back, the same ones each time.
+
+    Args:
+        opened: The original.
+        model: The narrower model.
+        found: Where inputs come from; some are held back.
+        options: What was asked.
+        provider: Where models are run.
+        inner: Tensors to compare besides the outputs, each with the columns that are left of it.
+
+    Raises:
+        RuntimeRefused: The original does not run.
+    """
+    assert found.held_back is not None
+    feeder, first = found.held_back
+    rng = stream(options.seed, "outputs", FRESH)
+    trial = feeder.feed(first, stream(options.seed, "outputs", 1)).values()
+    batch = max((value.shape[0] for value in trial if value.ndim), default=1)
+    # A truth value may decide which branch of the model runs: enough runs for either.
+    least = _RUNS_OF_BRANCHES if any(value.dtype == np.bool_ for value in trial) else 2
+    runs = runs_for(feeder, min(_WHOLE_SAMPLES, 2 * BATCH), batch, least)
+    return compare(opened.original, model, provider, feeder, runs, rng, inner, first)
 
 
 def _inner(opened: Opened, chains: Sequence[Narrowed]) -> dict[str, Indices | None]:

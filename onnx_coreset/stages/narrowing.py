@@ -1,13 +1,15 @@
 """Third stage: one layer at a time, from its place in the graph to a coreset whose error was measured.
 
-A layer is measured alone: the extracted layer and the same with only this hidden layer narrowed, run on equal fresh
+A layer is prepared first, which does not depend on how wide it will be, and then settled at a width, as often as
+wanted. It is measured alone: the extracted layer and the same with only this hidden layer narrowed, run on equal fresh
 inputs. Where the error is above eps by more than sampling explains, the layer is widened and measured again, at last
 kept whole.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -24,8 +26,8 @@ from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
-from onnx_coreset.plan import Candidates, asked, candidates, least_width, rounded
-from onnx_coreset.stages.opening import Opened, named_width
+from onnx_coreset.plan import Candidates, candidates, least_width, rounded
+from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.sampling import LayerInputs, Sources, layer_inputs, stream
 
 _ATTEMPTS = 6
@@ -44,6 +46,7 @@ class Narrowed:
         code: Why it is kept whole, or None where it is narrower.
         reason: The same for a person.
         ran: Whether ONNX Runtime measured the error; otherwise it was computed in float64.
+        curve: (width, relative rms) as predicted, or None.
     """
 
     space: Space
@@ -54,6 +57,7 @@ class Narrowed:
     code: str | None = None
     reason: str | None = None
     ran: bool = True
+    curve: tuple[tuple[int, float], ...] | None = None
 
     @property
     def narrower(self) -> bool:
@@ -61,51 +65,105 @@ class Narrowed:
         return self.coreset.width < self.space.width
 
 
-def narrow(
-    space: Space, opened: Opened, found: Sources, method: Method, options: Options, provider: Provider
-) -> Narrowed | Skip:
-    """Choose and measure the coreset of one chain.
+@dataclass(frozen=True)
+class Prepared:
+    """A chain of which everything is known but its width.
+
+    Attributes:
+        space: Its place.
+        layer: What it reads as.
+        inputs: Samples of its inputs.
+        method: What chooses neurons.
+        make: Makes its coresets; what that gives is kept until it is dropped.
+        made: What `make` gave, if anything.
+    """
+
+    space: Space
+    layer: HiddenLayer
+    inputs: LayerInputs
+    method: Method
+    make: Callable[[], Candidates]
+    made: list[Candidates] = field(default_factory=list)
+
+    @property
+    def name(self) -> str:
+        """Name of the chain."""
+        return self.space.name
+
+    def choice(self) -> Candidates:
+        """Return its coresets.
+
+        Raises:
+            FloatingPointError: Its features are not finite on some sample.
+        """
+        if not self.made:
+            self.made.append(self.make())
+        return self.made[0]
+
+    def whole(self, code: str, reason: str, seed: int, curve: tuple[tuple[int, float], ...] | None = None) -> Narrowed:
+        """Return the chain kept as it is, with the reason."""
+        kept = whole(self.layer, self.method.name, seed)
+        return Narrowed(self.space, self.layer, self.inputs, kept, None, code, reason, curve=curve)
+
+
+def prepare(space: Space, opened: Opened, found: Sources, method: Method, options: Options) -> Prepared | Skip:
+    """Read a chain and sample its inputs.
 
     Args:
         space: Its place.
         opened: The model.
         found: Where inputs come from.
         method: What chooses neurons.
-        options: What was asked.
-        provider: Where layers are run.
+        options: What was asked; its target does not matter.
 
     Returns:
-        What became of it, or why it is skipped.
-
-    Raises:
-        UsageError: A width asked for does not fit.
+        The chain, or why it is skipped.
     """
     layer = read(opened.document, space)
     unfit = _unfit(space, layer, method)
     if unfit is not None:
         return unfit
     inputs = layer_inputs(space, layer, found, opened, options)
-    wanted = asked(space.name, space.width, options, named_width(space.name, options))
-    if wanted is not None and wanted >= space.width:
-        kept = whole(layer, method.name, options.seed)
-        return Narrowed(space, layer, inputs, kept, None, "requested", "the width asked for is the width it has")
+
+    def generator(width: int) -> np.random.Generator:
+        return stream(options.seed, space.name, width + 8)
+
+    def make() -> Candidates:
+        return candidates(layer, inputs.fit, method, inputs.law, inputs.radius, options, generator)
+
+    return Prepared(space, layer, inputs, method, make)
+
+
+def settle(
+    chain: Prepared, wanted: int | None, opened: Opened, options: Options, provider: Provider
+) -> Narrowed | Skip:
+    """Choose and measure the coreset of one chain.
+
+    Args:
+        chain: The chain.
+        wanted: Its width, or None where eps decides.
+        opened: The model.
+        options: What was asked.
+        provider: Where layers are run.
+
+    Returns:
+        What became of it, or why it is skipped.
+    """
+    full = chain.space.width
+    if wanted is not None and wanted >= full:
+        curve = chain.made[0].curve(full) if chain.made else None
+        if options.target in ("params", "output_eps") and opened.asked(chain.name, options) is None:
+            return chain.whole("budget", "the target is met without cutting it", options.seed, curve)
+        return chain.whole("requested", "the width asked for is the width it has", options.seed, curve)
     try:
-        choice = candidates(
-            layer,
-            inputs.fit,
-            method,
-            inputs.law,
-            inputs.radius,
-            options,
-            lambda width: stream(options.seed, space.name, width + 8),
-        )
-        width = least_width(choice, inputs.hold, options) if wanted is None else wanted
+        choice = chain.choice()
+        width = least_width(choice, chain.inputs.hold, options) if wanted is None else wanted
+        curve = choice.curve(width)
     except FloatingPointError as error:
-        return Skip(space.name, str(error), "non-finite", space.width)
-    if width >= space.width:
-        kept = whole(layer, method.name, options.seed)
-        return Narrowed(space, layer, inputs, kept, None, "eps", f"no narrower width meets eps {options.eps:g}")
-    return _measured(space, layer, inputs, choice, width, opened, options, provider)
+        return Skip(chain.name, str(error), "non-finite", full)
+    if width >= full:
+        return chain.whole("eps", f"no narrower width meets eps {options.eps:g}", options.seed, curve)
+    return _measured(chain, choice, width, opened, options, provider)
 
 
 def _unfit(space: Space, layer: HiddenLayer, method: Method) -> Skip | None:
@@ -122,18 +180,12 @@ def _unfit(space: Space, layer: HiddenLayer, method: Method) -> Skip | None:
 
 
 def _measured(
-    space: Space,
-    layer: HiddenLayer,
-    inputs: LayerInputs,
-    choice: Candidates,
-    width: int,
-    opened: Opened,
-    options: Options,
-    provider: Provider,
+    chain: Prepared, choice: Candidates, width: int, opened: Opened, options: Options, provider: Provider
 ) -> Narrowed:
     """Measure a width, and wider ones until the error is at most eps, or above it by no more than sampling explains."""
+    space, inputs = chain.space, chain.inputs
     alone = extract(opened.document, space, inputs.fresh.rank)
-    eps = options.eps if named_width(space.name, options) is None else None
+    eps = options.eps if opened.asked(space.name, options) is None else None
     best: Narrowed | None = None
     worst = 0.0
     for attempt in range(_ATTEMPTS):
@@ -141,7 +193,7 @@ def _measured(
         found, ran = measure(alone, space.name, coreset, inputs, provider, run=options.validate)
         worst = found.norm(options.error, options.absolute)
         finite = np.isfinite(found.max) and all(np.isfinite(w).all() for w in coreset.outgoing)
-        tried = Narrowed(space, layer, inputs, coreset, found, ran=ran)
+        tried = Narrowed(space, chain.layer, inputs, coreset, found, ran=ran, curve=choice.curve(width))
         if finite and (eps is None or worst <= eps):
             return tried
         if finite and eps is not None and best is None and found.explained(options.error, options.absolute, eps):
@@ -151,9 +203,8 @@ def _measured(
             break
     if best is not None:
         return best
-    kept = whole(layer, choice.method.name, options.seed)
     reason = f"every narrower width tried failed validation (error {worst:.3g})"
-    return Narrowed(space, layer, inputs, kept, None, "validation", reason)
+    return chain.whole("validation", reason, options.seed, choice.curve(space.width))
 
 
 def _step(width: int, full: int, error: float, eps: float | None, attempt: int) -> int:

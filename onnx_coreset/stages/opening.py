@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import difflib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 import onnx
 import onnx.inliner
 
 from onnx_coreset.edge import files
+from onnx_coreset.edge.replay import load_widths
 from onnx_coreset.edge.runtime import accepts
 from onnx_coreset.errors import ModelError, UsageError
 from onnx_coreset.graph.model.codec import decode
@@ -36,6 +37,8 @@ class Opened:
         facts: The file.
         refusal: Why ONNX Runtime does not load the model, or None where it does.
         checked: Whether the checker accepts the model.
+        left_out: The places that the options leave out, by name; among `places` they are skipped.
+        replayed: Width of each chain by an earlier report, or None where none is replayed.
     """
 
     original: onnx.ModelProto
@@ -45,11 +48,18 @@ class Opened:
     facts: FileFacts
     refusal: str | None
     checked: bool
+    left_out: Mapping[str, Space] = field(default_factory=dict)
+    replayed: Mapping[str, int] | None = None
 
     @property
     def spaces(self) -> tuple[Space, ...]:
         """The places that can be cut."""
         return tuple(place for place in self.places if isinstance(place, Space))
+
+    def asked(self, name: str, options: Options) -> int | None:
+        """Return the width that `--width`, and else a replayed report, gives a chain, or None where neither does."""
+        named = named_width(name, options)
+        return named if named is not None or self.replayed is None else self.replayed.get(name)
 
 
 def open_model(
@@ -79,7 +89,22 @@ def open_model(
     ordered = in_order(proto)
     document = decode(ordered, options.constant_inputs)
     places = list(spaces(document))
-    return Opened(proto, ordered, document, _selected(places, options), facts, refusal, checked)
+    left_out = {p.name: p for p in places if isinstance(p, Space) and _left_out(p.name, options)}
+    replayed = None if options.widths is None else _replayed(places, options.widths)
+    selected = _selected(places, options)
+    return Opened(proto, ordered, document, selected, facts, refusal, checked, left_out, replayed)
+
+
+def _replayed(places: Sequence[Space | Skip], path: str) -> dict[str, int]:
+    """Return the width of every chain by an earlier report; those that it does not name are kept whole."""
+    full = {place.name: place.width for place in places if isinstance(place, Space)}
+    given = load_widths(path)
+    for name, width in given.items():
+        if name not in full:
+            raise UsageError(f"--widths {path}: {name} is no chain of this model{nearest(name, list(full))}")
+        if width > full[name]:
+            raise UsageError(f"--widths {path}: {name} has only {full[name]} neurons, not {width}")
+    return full | given
 
 
 def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -77,6 +77,7 @@ def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, Tensor
         code=None if narrower else chain.code,
         reason=None if narrower else chain.reason,
         error=_errors(chain, options, carried) if narrower else ErrorFacts(),
+        curve=chain.curve,
     )
 
 
