@@ -120,8 +120,8 @@ def test_outgoing_weights_stay_as_they_are() -> None:
 
 
 def test_equal_flows_go_by_index() -> None:
-    layer = HiddenLayer(5, (Readout(Neurons(np.ones((5, 2)), np.zeros(5), RELU), np.ones((1, 5, 1)), np.zeros(1)),))
-    np.testing.assert_array_equal(Synflow().order(layer, context(layer), RNG), range(5))
+    layer = HiddenLayer(50, (Readout(Neurons(np.ones((50, 2)), np.zeros(50), RELU), np.ones((1, 50, 1)), np.zeros(1)),))
+    np.testing.assert_array_equal(Synflow().order(layer, context(layer), RNG), range(50))
 
 
 def test_features_of_another_kind_are_refused() -> None:
