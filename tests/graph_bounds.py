@@ -88,9 +88,10 @@ def enclosures(document: Document, space: Space, x: Array) -> list[Interval]:
 
 def _value(document: Document, space: Space, number: int, ready: list[Interval], u: float, tiny: float) -> Interval:
     """Return the enclosure of one value that a consumer reads."""
-    if len(space.region.streams(number)) == 1:
+    found = space.region.product(number)
+    if found is None or len(space.region.streams(number)) == 1:
         return _computed(spelled_out(space.region.program(document, number)).steps, ready, space, number, u, tiny)
-    product, left, right = space.region.joint(number)
+    product, left, right = found
     steps = spelled_out(space.region.program(document, number, {product: left})).steps
     one = _computed(steps, ready, space, left, u, tiny)
     other = _computed(spelled_out(space.region.program(document, right)).steps, ready, space, right, u, tiny)
@@ -100,9 +101,8 @@ def _value(document: Document, space: Space, number: int, ready: list[Interval],
 def _computed(
     steps: tuple[Step, ...], ready: list[Interval], space: Space, number: int, u: float, tiny: float
 ) -> Interval:
-    """Return the enclosure of a program of the one pre-activation that value `number` depends on."""
-    (stream,) = space.region.streams(number)
-    values = [ready[stream]]
+    """Return the enclosure of a program of the pre-activations that value `number` depends on."""
+    values = [ready[stream] for stream in sorted(space.region.streams(number))]
     for step in steps:
         operands = [values[o] if isinstance(o, int) else (o, o) for o in step.operands]
         result = _step(step, operands)

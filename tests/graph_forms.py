@@ -153,6 +153,25 @@ FORMS: dict[str, onnx.ModelProto] = {
         "v = Reshape(x, m)", "w = Reshape(x, n)", "g = Gemm(v, A, a)", "u = Gemm(w, G)", *SWISH, G=G, inputs=TABLES,
         m=ints(-1, 3), n=ints(-1, 3),
     ),
+    "a gate that selects": model(
+        "g = MatMul(x, A)", "p = Gemm(x, G, a)", "c = Greater(g, zero)", "z = Where(c, p, zero)", "y = MatMul(z, B)",
+        G=G, zero=np.zeros((), "f4"),
+    ),
+    "a gate that adds": model(
+        "p = Gemm(x, A, a)", "g = MatMul(x, G)", "s = Sigmoid(g)", "q = Mul(p, s)", "d = Add(q, p)", "z = Mul(d, v)",
+        "y = MatMul(z, B)", G=G, v=array(6),
+    ),
+    "the larger of two, normalised": model(
+        "p = Gemm(x, A, a)", "q = Gemm(x, G)", "m = Max(p, q)", "z = BatchNormalization(m, a, a, a, v)",
+        "y = MatMul(z, B)", G=G, v=array(6) ** 2 + np.float32(0.1),
+    ),
+    "three layers at once": model(
+        "p = Gemm(x, A, a)", "q = Gemm(x, G)", "r = MatMul(x, W)", "s = Sigmoid(p)", "t = Tanh(q)", "m = Mul(s, t)",
+        "z = Sub(m, r)", "y = MatMul(z, B)", "o = MatMul(t, B)", G=G, W=array(3, 6), outputs="y o",
+    ),
+    "fused, added": model(
+        "h = MatMul(x, K)", parsed("g, u = Split(h)", axis=-1), "s = Relu(g)", "z = Sub(u, s)", "y = MatMul(z, B)", K=K
+    ),
     "bilinear": model("g = MatMul(x, A)", "u = MatMul(x, G)", "z = Mul(g, u)", "y = MatMul(z, B)", G=G),
     "gated, two heads": model(
         "g = MatMul(x, A)", "u = MatMul(x, G)", *SWISH, "o = Gemm(f, S, a)", G=G, outputs="y o"

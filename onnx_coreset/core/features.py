@@ -1,4 +1,4 @@
-"""What the neurons of a hidden layer compute: dense neurons, products of two of them, and several of these at once."""
+"""What the neurons of a hidden layer compute: dense neurons, products and other functions of them, several at once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_coreset.core.activations.program import Activation
+from onnx_coreset.core.activations.evaluate import run
+from onnx_coreset.core.activations.program import Activation, Program
 from onnx_coreset.core.arrays import Array, Indices, frozen
 from onnx_coreset.core.laws import Law
 
@@ -151,6 +152,59 @@ class Gated:
 
 
 @dataclass(frozen=True)
+class Joint:
+    """Neurons that are a function of several pre-activations each, h_j = f(a_j(x), b_j(x), ...).
+
+    Attributes:
+        parts: The pre-activations: dense neurons without an activation.
+        program: The function f of as many pre-activations; it may have parameters of its own for each neuron.
+    """
+
+    parts: tuple[Neurons, ...]
+    program: Program
+
+    def __post_init__(self) -> None:
+        if len(self.parts) != self.program.arity or len({part.incoming.shape for part in self.parts}) != 1:
+            raise ValueError(f"{len(self.parts)} pre-activations do not fit a program of {self.program.arity}")
+
+    @property
+    def width(self) -> int:
+        """Number of neurons n."""
+        return self.parts[0].width
+
+    @property
+    def columns(self) -> int:
+        """Number of columns a neuron has: 1."""
+        return 1
+
+    @property
+    def inputs(self) -> int:
+        """Number of inputs d."""
+        return self.parts[0].inputs
+
+    @property
+    def name(self) -> str:
+        """The kind of features, for a report."""
+        return "joint"
+
+    def evaluate(self, x: Array) -> Array:
+        """Return the features (N, n, 1) of inputs (N, d)."""
+        return run(self.program, [part.preactivations(x) for part in self.parts])[:, :, None]
+
+    def sample(self, law: Law, count: int, rng: np.random.Generator) -> Array:
+        """Return the features (count, n, 1) of `count` inputs drawn from `law`."""
+        return self.evaluate(law.sample(count, rng))
+
+    def take(self, kept: Indices) -> Joint:
+        """Return the neurons `kept` (m,) alone, in that order."""
+        return Joint(tuple(part.take(kept) for part in self.parts), self.program.take(kept))
+
+
+Part = Neurons | Gated | Joint
+"""Features with one column."""
+
+
+@dataclass(frozen=True)
 class Columns:
     """Several features of each neuron, side by side: h_js = part_s(x)_j where readers see it, else 0.
 
@@ -159,7 +213,7 @@ class Columns:
         seen: Which features of which neurons readers see, shape (n, s).
     """
 
-    parts: tuple[Neurons | Gated, ...]
+    parts: tuple[Part, ...]
     seen: Seen
 
     def __post_init__(self) -> None:

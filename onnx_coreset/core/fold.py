@@ -30,7 +30,7 @@ def fold(program: Program, incoming: Array, bias: Array) -> tuple[Program, Array
         The rest of the program, without BatchNormalization, and the incoming weights and biases with the affine steps
         applied. O(n d) a step.
     """
-    program = _without_normalization(spelled_out(program))
+    program = plain(program)
     while True:
         readers = [i for i, step in enumerate(program.steps) if any(_is(o, 0) for o in step.operands)]
         if len(readers) != 1 or readers[0] != 0 or len(program.steps) == 0:
@@ -41,6 +41,11 @@ def fold(program: Program, incoming: Array, bias: Array) -> tuple[Program, Array
         scale, shift = affine
         incoming, bias = incoming * np.broadcast_to(scale, bias.shape)[:, None], bias * scale + shift
         program = Program(tuple(_renumber(step) for step in program.steps[1:]), program.arity)
+
+
+def plain(program: Program) -> Program:
+    """Return an equal program of standard elementwise steps alone, without BatchNormalization."""
+    return _without_normalization(spelled_out(program))
 
 
 def spelled_out(program: Program) -> Program:

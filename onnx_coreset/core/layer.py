@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices, frozen, frozen_indices
-from onnx_coreset.core.features import Columns, Features, Gated, Neurons
+from onnx_coreset.core.features import Columns, Features, Gated, Joint, Neurons
 
 __all__ = [
     "Columns",
@@ -25,6 +25,7 @@ __all__ = [
     "Features",
     "Gated",
     "HiddenLayer",
+    "Joint",
     "Neurons",
     "Readout",
     "restrict",

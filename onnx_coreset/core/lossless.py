@@ -4,8 +4,8 @@
     duplicate   same incoming weights, bias and activation parameters: outgoing weights are added up
     unread      every outgoing weight is zero
 
-A product of two neurons is constant where both are, or where one of them is constantly zero; it is a duplicate where
-both are. All of it is exact in real arithmetic, whatever the inputs are.
+A product or another function of several neurons is constant where all are, a product also where one is constantly
+zero; it is a duplicate where all are. All of it is exact in real arithmetic, whatever the inputs are.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from dataclasses import dataclass, fields, is_dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices, frozen
-from onnx_coreset.core.features import Seen
-from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Neurons, shrink
+from onnx_coreset.core.features import Part, Seen
+from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Joint, Neurons, shrink
 
 _PROBES = (-7.3, -2.1, -0.9, -0.31, -0.04, 0.0, 0.02, 0.27, 0.83, 1.9, 3.7, 8.1)
 
@@ -48,21 +48,28 @@ def lossless(layer: HiddenLayer) -> Coreset:
 
 @dataclass(frozen=True)
 class _Column:
-    """One column of some features: the dense neurons whose product it is, and which of them readers see, (n,)."""
+    """One column of some features, and which of them readers see, shape (n,)."""
 
-    factors: tuple[Neurons, ...]
+    features: Part
     seen: Seen
+
+    @property
+    def factors(self) -> tuple[Neurons, ...]:
+        """The dense neurons that it is a function of."""
+        if isinstance(self.features, Gated):
+            return self.features.gate, self.features.up
+        return self.features.parts if isinstance(self.features, Joint) else (self.features,)
 
 
 def _columns(features: Features) -> tuple[_Column, ...]:
     """Return the columns of features that are made of dense neurons; none where they are something else."""
     if isinstance(features, Columns):
         parts = tuple(zip(features.parts, features.seen.T, strict=True))
-    elif isinstance(features, Neurons | Gated):
+    elif isinstance(features, Neurons | Gated | Joint):
         parts = ((features, np.ones(features.width, dtype=np.bool_)),)
     else:
         return ()
-    return tuple(_Column((p.gate, p.up) if isinstance(p, Gated) else (p,), seen) for p, seen in parts)
+    return tuple(_Column(part, seen) for part, seen in parts)
 
 
 def _constants(
@@ -84,10 +91,14 @@ def _constants(
 def _known(column: _Column) -> tuple[Array, Array]:
     """Return which entries (n,) of a column do not depend on the input, and what those are (n,)."""
     held = np.array([~part.incoming.any(axis=1) for part in column.factors])
-    values = np.array([part.evaluate(np.zeros((1, part.inputs)))[0, :, 0] for part in column.factors])
-    nothing = np.any(held & (values == 0), axis=0) | ~column.seen
+    nothing = ~column.seen
+    origin = np.zeros((1, column.features.inputs))
+    if isinstance(column.features, Gated):
+        nothing = nothing | np.any(
+            [h & (p.evaluate(origin)[0, :, 0] == 0) for h, p in zip(held, column.factors, strict=True)], axis=0
+        )
     fixed = np.all(held, axis=0) | nothing
-    return fixed, np.prod(np.where(fixed & ~nothing, values, 0.0), axis=0)
+    return fixed, np.where(fixed & ~nothing, column.features.evaluate(origin)[0, :, 0], 0.0)
 
 
 def _merge(width: int, columns: list[tuple[_Column, ...]], alive: Array, outgoing: list[Array]) -> None:
@@ -97,6 +108,8 @@ def _merge(width: int, columns: list[tuple[_Column, ...]], alive: Array, outgoin
         # An activation that shows no parameters still shows what it does to a few pre-activations.
         probed = neurons.activation(np.repeat(np.array(_PROBES)[:, None], width, axis=1)).T
         keys += [neurons.incoming, neurons.bias[:, None], probed, *_parameters(neurons.activation, width)]
+    for each in columns:
+        keys += [key for c in each if isinstance(c.features, Joint) for key in _parameters(c.features.program, width)]
     rows = np.ascontiguousarray(np.concatenate(keys, axis=1) + 0.0)
     packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
     _, first, group = np.unique(packed, return_index=True, return_inverse=True)

@@ -11,8 +11,9 @@ import numpy as np
 from onnx_coreset.core.activations.program import Program
 from onnx_coreset.core.activations.records import recognise
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.core.fold import fold
-from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Neurons, Readout
+from onnx_coreset.core.features import Part
+from onnx_coreset.core.fold import fold, plain
+from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Joint, Neurons, Readout
 from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.space import Space
@@ -31,12 +32,15 @@ def read(document: Document, space: Space) -> HiddenLayer:
     streams = _streams(space)
     readouts = []
     features: dict[tuple[tuple[int, ...], Layout], Features] = {}
-    parts: dict[int, Neurons | Gated] = {}
+    parts: dict[int, Part] = {}
+    most = max(len(numbers) for _, numbers in space.consumers)
     for (consumer, numbers), layout in zip(space.consumers, space.layouts, strict=True):
         for number in numbers:
             if number not in parts:
                 parts[number] = _part(document, space, streams, number)
-        where = _where(layout, space.width, len(numbers))
+        # Methods want as many columns of every reader: those that one lacks are seen by nobody.
+        numbers += numbers[:1] * (most - len(numbers))
+        where = _where(layout, space.width, most)
         # Readers that see the same of the neurons share their features, in whatever order they see them.
         key = (numbers, Layout(np.where(where >= 0, 0, -1), np.zeros_like(where)))
         if key not in features:
@@ -51,7 +55,7 @@ def _where(layout: Layout, width: int, copies: int) -> Indices:
     return np.stack([layout.where(width, copy) for copy in range(copies)], axis=-1)
 
 
-def _features(parts: tuple[Neurons | Gated, ...], where: Indices) -> Features:
+def _features(parts: tuple[Part, ...], where: Indices) -> Features:
     if len(parts) == 1 and np.all(where >= 0):
         return parts[0]
     return Columns(parts, where >= 0)
@@ -68,16 +72,22 @@ def _streams(space: Space) -> list[tuple[Array, Array]]:
     return found
 
 
-def _part(document: Document, space: Space, streams: list[tuple[Array, Array]], value: int) -> Neurons | Gated:
+def _part(document: Document, space: Space, streams: list[tuple[Array, Array]], value: int) -> Part:
+    """Return what a value of the region is to the core: dense neurons, a product of two, or a function of several."""
+    region = space.region
+
     def neurons(number: int, program: Program) -> Neurons:
-        (stream,) = space.region.streams(number)
+        (stream,) = region.streams(number)
         program, weights, shift = fold(program, *streams[stream])
         return Neurons(weights, shift, recognise(program))
 
-    region = space.region
     if len(region.streams(value)) == 1:
         return neurons(value, region.program(document, value))
-    product, left, right = region.joint(value)
+    found = region.product(value)
+    if found is None:
+        parts = tuple(Neurons(*streams[stream], recognise(Program())) for stream in sorted(region.streams(value)))
+        return Joint(parts, plain(region.program(document, value)))
+    product, left, right = found
     # What scales the product scales one of its factors as well.
     one = neurons(left, region.program(document, value, {product: left}))
     other = neurons(right, region.program(document, right))

@@ -46,12 +46,22 @@ class Region:
         """Return the pre-activations that `value` depends on."""
         return frozenset(n for n in self._needed(value) if n < self.arity)
 
-    def joint(self, value: int) -> tuple[int, int, int]:
-        """Return the number of the product of two pre-activations that `value` is, or scales, and its two factors."""
-        operands = [o for o in self.steps[value - self.arity].operands if isinstance(o, int)]
-        if len(operands) == 2:
-            return value, operands[0], operands[1]
-        return self.joint(operands[0])
+    def product(self, value: int) -> tuple[int, int, int] | None:
+        """Return the number of the product that `value` is, or scales, and its two factors; None where it is neither.
+
+        Each factor depends on one pre-activation.
+        """
+        while value >= self.arity:
+            step = self.steps[value - self.arity]
+            operands = [o for o in step.operands if isinstance(o, int)]
+            scales = step.op == "Mul" or (step.op == "Div" and isinstance(step.operands[0], int))
+            if len(operands) == 1 and scales:
+                value = operands[0]
+            elif len(operands) == 2 and step.op == "Mul" and all(len(self.streams(o)) == 1 for o in operands):
+                return value, operands[0], operands[1]
+            else:
+                return None
+        return None
 
     def _needed(self, value: int, aliases: dict[int, int] | None = None) -> set[int]:
         needed = {value}
@@ -63,7 +73,7 @@ class Region:
         return needed
 
     def program(self, document: Document, value: int, aliases: dict[int, int] | None = None) -> Program:
-        """Return the program that computes `value` from its one pre-activation, with its constants read.
+        """Return the program that computes `value` from its pre-activations, in their order, with its constants read.
 
         Args:
             document: The model.
@@ -71,17 +81,17 @@ class Region:
             aliases: Values to be taken for earlier ones.
         """
         aliases = aliases or {}
-        order: dict[int, int] = {}
         steps: list[Step] = []
-        for number in sorted(self._needed(value, aliases)):
+        needed = sorted(self._needed(value, aliases))
+        order = {stream: place for place, stream in enumerate(n for n in needed if n < self.arity)}
+        arity = len(order)
+        for number in needed[arity:]:
             if number in aliases:
                 order[number] = order[aliases[number]]
-            elif number < self.arity:
-                order[number] = 0
             else:
                 steps.append(self._step(document, self.steps[number - self.arity], order))
-                order[number] = len(steps)
-        return Program(tuple(steps))
+                order[number] = arity + len(steps) - 1
+        return Program(tuple(steps), arity)
 
     def constants(self) -> Iterator[ConstantAt]:
         """Yield every constant that has an entry for each neuron, once."""

@@ -32,7 +32,7 @@ class Space:
     Attributes:
         name: The hidden tensor: what the first consumer reads, or what enters the Concat that it reads; with the name
             of the branch where other branches have a tensor of that name too.
-        producers: The linear operators that make the neurons: one, or those of a gate and of what it multiplies.
+        producers: The linear operators that make the neurons: one, or several that are combined, as a gate and factor.
         region: What stands between.
         consumers: The linear operators that sum over the neurons, with the numbers of the values each reads.
         layouts: For each consumer, where the neurons stand among its inputs.
@@ -167,11 +167,12 @@ def follow(document: Document, scope: Scope, start: Producer, position: dict[int
     if isinstance(found, Halved) and start.width % found.copies == 0:
         copies = found.copies
         found = _walked(document, makers, copies, position)
-    elif isinstance(found, Joined) and found.tensor is not None:
-        other = _partner(document, start, found.tensor, position)
-        if other is not None:
-            makers = tuple(sorted((start, other), key=lambda maker: position[id(maker.dense.node)]))
-            found = _walked(document, makers, copies, position)
+    while isinstance(found, Joined) and found.tensor is not None and copies == 1:
+        other = _partner(document, makers, found.tensor, position)
+        if other is None:
+            break
+        makers = tuple(sorted((*makers, other), key=lambda maker: position[id(maker.dense.node)]))
+        found = _walked(document, makers, copies, position)
     width = start.width // copies
     if not isinstance(found, Stop) and width < 2:
         found = Stop("width", "the layer has a single neuron")
@@ -189,8 +190,12 @@ def _walked(document: Document, makers: tuple[Producer, ...], copies: int, posit
     return walk.run(makers, copies) or walk
 
 
-def _partner(document: Document, start: Producer, tensor: gs.Tensor, position: dict[int, int]) -> Producer | None:
-    """Return the layer of the same width and input that `tensor` comes from, or None. O(nodes)."""
+def _partner(
+    document: Document, makers: tuple[Producer, ...], tensor: gs.Tensor, position: dict[int, int]
+) -> Producer | None:
+    """Return a further layer of the same width and input that `tensor` comes from, or None. O(nodes)."""
+    start = makers[0]
+    known = {id(maker.dense.node) for maker in makers}
     before: dict[int, gs.Node] = {}
     waiting = list(tensor.inputs)
     while waiting:
@@ -200,7 +205,7 @@ def _partner(document: Document, start: Producer, tensor: gs.Tensor, position: d
             waiting += [maker for read in node.inputs for maker in read.inputs]
     wanted = equal_to(document, start.input)
     for node in sorted(before.values(), key=lambda node: -position[id(node)]):
-        other = None if node is start.dense.node else producer(document, node)
+        other = None if id(node) in known else producer(document, node)
         if not isinstance(other, Producer) or other.width != start.width:
             continue
         if other.dense.axes.data_axis == start.dense.axes.data_axis and equal_to(document, other.input) == wanted:

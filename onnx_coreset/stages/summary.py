@@ -9,7 +9,7 @@ import numpy as np
 
 from onnx_coreset import __version__
 from onnx_coreset.core.laws import Ball
-from onnx_coreset.core.layer import Gated, HiddenLayer, Neurons
+from onnx_coreset.core.layer import Columns, Features, Gated, HiddenLayer, Neurons
 from onnx_coreset.edge.runtime import Provider
 from onnx_coreset.edge.validation import TensorError
 from onnx_coreset.graph.skip import Skip
@@ -43,8 +43,12 @@ def mapped(space: Space, layer: HiddenLayer) -> ChainReport:
 
 def _about(space: Space, layer: HiddenLayer) -> ChainReport:
     """Return what is known of a chain before anything is decided."""
-    features = [r.features.gate if isinstance(r.features, Gated) else r.features for r in layer.readouts]
-    kinds = list(dict.fromkeys(f.activation.name for f in features if isinstance(f, Neurons)))
+    parts = [
+        part
+        for r in layer.readouts
+        for part in (r.features.parts if isinstance(r.features, Columns) else (r.features,))
+    ]
+    kinds = list(dict.fromkeys(_activation(part) for part in parts))
     return ChainReport(
         name=space.name,
         activation=", ".join(kinds),
@@ -53,6 +57,13 @@ def _about(space: Space, layer: HiddenLayer) -> ChainReport:
         inputs=layer.inputs,
         outputs=layer.outputs,
     )
+
+
+def _activation(features: Features) -> str:
+    """Return the name of the activation, as a report has it."""
+    if isinstance(features, Gated):
+        return features.gate.activation.name
+    return features.activation.name if isinstance(features, Neurons) else "composite"
 
 
 def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, TensorError]) -> ChainReport:

@@ -13,7 +13,7 @@ from onnx_coreset.graph.rules.table import MOVES, REDUCTIONS, RULES
 from onnx_coreset.graph.skip import REASONS
 from onnx_coreset.graph.space import Space
 
-LATER = frozenset({"excluded", "no-gain", "eps", "requested", "validation", "no-run", "requires", "non-finite"})
+LATER = frozenset({"excluded", "no-gain", "eps", "requested", "validation", "no-run", "requires", "non-finite"}) | {"budget"}
 FIRST, LAST = "h = MatMul(x, A)", "y = MatMul(z, B)"
 BATCH = "z = BatchNormalization(h, a, a, a, a)"
 
@@ -106,15 +106,9 @@ SKIPS: dict[str, tuple[str, onnx.ModelProto]] = {
     "chosen by a table": ("reshape", between(parsed("z = Gather(h, i)", axis=1), i=np.ones((2, 3), "i8"), infer=False)),
     "third of it": ("reshape", between("z = Slice(h, s, e, i)", infer=False, **cuts(0, 2))),
     "residual": ("merge", between("z = Add(h, other)", inputs={"x": ["N", 3], "other": ["N", 6]})),
-    "gate": ("merge", between("g = MatMul(x, G)", "s = Sigmoid(g)", "z = Add(h, s)", G=array(3, 6))),
     "gate of another input": (
         "merge",
         between("u = Relu(x)", "g = MatMul(u, G)", "z = Mul(h, g)", G=array(3, 6)),
-    ),
-    "shifted gate": ("merge", between("g = MatMul(x, G)", "p = Mul(h, g)", "z = Add(p, a)", G=array(3, 6))),
-    "three gates": (
-        "merge",
-        between("g = MatMul(x, G)", "f = MatMul(x, G)", "p = Mul(h, g)", "z = Mul(p, f)", G=array(3, 6)),
     ),
     "computed bias": ("merge", model("c = Relu(a)", "h = Gemm(x, A, c)", "y = MatMul(h, B)")),
     "computed bias behind": ("merge", model("h = MatMul(x, A)", "c = Relu(b)", "y = Gemm(h, B, c)")),

@@ -116,8 +116,6 @@ def _elementwise(*attributes: str) -> Rule:
                 if isinstance(operand, Stop):
                     return operand
                 operands.append(operand)
-            if not _one_layer(arrival, operands):
-                return Stop("merge", f"{node.op} joins it with another layer otherwise than as its gate")
             steps.append(Elementwise(node.op, tuple(operands), value.axis, rank, kept))
         return Steps(tuple(steps), value.layout)
 
@@ -132,17 +130,6 @@ def _arranged_twice(arrival: Arrival, value: Value) -> Stop:
     if alike and copies > 1 and copies * value.layout.size == arrival.width:
         return Halved("reshape", reason, copies)
     return Stop("reshape", reason)
-
-
-def _one_layer(arrival: Arrival, operands: list[Operand]) -> bool:
-    """Return whether a step stays with one pre-activation, multiplies two, or only scales such a product."""
-    streams = [arrival.streams[operand] for operand in operands if isinstance(operand, int)]
-    if len(frozenset().union(*streams)) <= 1:
-        return True
-    if len(streams) == len(operands):
-        return arrival.node.op == "Mul" and len(streams) == 2 and all(len(each) == 1 for each in streams)
-    scales = arrival.node.op == "Mul" or (arrival.node.op == "Div" and isinstance(operands[0], int))
-    return scales and len(streams) == 1
 
 
 def _biased(arrival: Arrival) -> Outcome:
@@ -183,8 +170,6 @@ def _batch_normalization(arrival: Arrival) -> Outcome:
         return Stop("norm", "BatchNormalization runs along another axis than the neurons")
     if node.attrs.get("training_mode", 0) or any(t.name for t in node.outputs[1:]):
         return Stop("norm", "BatchNormalization is in training mode")
-    if any(len(arrival.streams[number]) > 1 for number in value.numbers):
-        return Stop("merge", "BatchNormalization follows a product of two layers")
     epsilon = float(node.attrs.get("epsilon", 1e-5))
     steps = []
     for copy, number in enumerate(value.numbers):
