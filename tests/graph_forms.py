@@ -230,6 +230,15 @@ FORMS: dict[str, onnx.ModelProto] = {
         "h = MatMul(x, A)", "z = Relu(h)", "p = Slice(z, two, minus, last)", "y = MatMul(z, B)", "o = MatMul(p, P)",
         outputs="y o", two=ints(2), minus=ints(-1), last=ints(-1), P=array(3, 5),
     ),
+    "a part and the whole, by attributes": model(
+        "h = Gemm(x, A, a)", "z = Relu(h)", parsed("p = Slice(z)", starts=[1], ends=[-2], axes=[1]),
+        "y = Gemm(z, B, b)",
+        "o = Gemm(p, P, b)", outputs="y o", P=array(3, 5), opset=9,
+    ),
+    "fused, sliced by attributes": model(
+        "h = Gemm(x, K, k)", parsed("g = Slice(h)", starts=[0, 0], ends=[2**31 - 1, 6], axes=[0, 1]),
+        parsed("u = Slice(h)", starts=[6], ends=[2**31 - 1], axes=[1]), *SWISH, K=K, k=array(12), opset=9,
+    ),
     "twice": model("h = MatMul(x, A)", parsed("c = Concat(h, h)", axis=1), "z = Relu(c)", "y = Gemm(z, J, b)",
         J=array(12, 5)),
     "both signs": model(
@@ -257,7 +266,7 @@ FORMS: dict[str, onnx.ModelProto] = {
 }  # fmt: skip
 TAKEN = frozenset(
     {"heads of parts", "heads of halves", "heads of halves, by number", "heads of halves, by attribute"}
-    | {"a part and the whole", "parts joined again", "backwards by a slice"}
+    | {"a part and the whole", "a part and the whole, by attributes", "parts joined again", "backwards by a slice"}
 )
 """Forms in which an operator takes neighbouring neurons."""
 """Name -> model; every layer in it can be cut."""

@@ -154,7 +154,8 @@ class Region:
         node, index, attribute = group[0].node, group[0].index, group[0].attribute
         sizes = {count.position: _counted(count, kept) for count in group}
         if attribute:
-            node.attrs[attribute] = [sizes[i] for i in range(len(sizes))]
+            given = node.attrs.get(attribute, range(len(sizes)))
+            node.attrs[attribute] = [sizes.get(i, n) for i, n in enumerate(given)]
             return
         if index >= len(node.inputs) or not node.inputs[index].name:
             # A Split without sizes: its parts were equal, and are not any more.

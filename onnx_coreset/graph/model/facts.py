@@ -11,6 +11,11 @@ from onnx import shape_inference
 
 from onnx_coreset.graph.model.skeleton import skeleton
 
+_MOVES = frozenset({"Cast", "Flatten", "Identity", "Reshape", "Squeeze", "Transpose", "Unsqueeze"})
+_PRODUCTS = frozenset(
+    {"Conv", "ConvTranspose", "Einsum", "FusedGemm", "FusedMatMul", "Gemm", "MatMul", "TransposeMatMul", "FusedConv"}
+)
+
 
 def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     """Yield `graph` and every subgraph of its nodes, at any depth."""
@@ -35,7 +40,7 @@ def parameters(model: onnx.ModelProto) -> int:
 
 
 def macs(model: onnx.ModelProto) -> int:
-    """Return the multiplications of Gemm, MatMul and Conv nodes with constant weights, for one run of one sample.
+    """Return the multiplications of linear operators with constant weights, for one run of one sample.
 
     Sizes that are not known count as one, so that models with free axes can be compared with each other.
     """
@@ -51,10 +56,14 @@ def macs(model: onnx.ModelProto) -> int:
         }
         made = {v.name: _sizes(v) for v in (*graph.value_info, *graph.output)}
         for node in graph.node:
-            if node.op_type in ("Gemm", "MatMul", "Conv", "ConvTranspose") and len(node.input) > 1:
-                weight = next((shapes[name] for name in node.input[:2] if name in shapes), None)
-                if weight is not None:
-                    total += math.prod(weight) * _repeats(node, made.get(node.output[0], []), weight)
+            if node.op_type in _MOVES and node.input and node.input[0] in shapes:
+                # Moved weights are weights of as many numbers; where they stand, only shape inference knows.
+                shapes[node.output[0]] = made.get(node.output[0]) or shapes[node.input[0]]
+            elif node.op_type in _PRODUCTS and len(node.input) > 1:
+                constant = [index for index, name in enumerate(node.input[:2]) if name in shapes]
+                if len(constant) == 1:
+                    weight = shapes[node.input[constant[0]]]
+                    total += math.prod(weight) * _repeats(node, constant[0], made.get(node.output[0], []))
     return total
 
 
@@ -62,8 +71,16 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int]:
     return [dim.dim_value if dim.dim_value > 0 else 1 for dim in value.type.tensor_type.shape.dim]
 
 
-def _repeats(node: onnx.NodeProto, output: list[int], weight: list[int]) -> int:
+def _repeats(node: onnx.NodeProto, weight: int, output: list[int]) -> int:
     """Return how often each weight is used in one run."""
-    if node.op_type in ("Conv", "ConvTranspose"):
+    if node.op_type in ("Conv", "ConvTranspose", "FusedConv"):
         return math.prod(output[2:])
-    return math.prod(output[:-1])
+    if node.op_type == "Einsum":
+        equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "")
+        terms, _, result = equation.replace(" ", "").replace("...", "").partition("->")
+        matrix = terms.split(",")[weight]
+        return math.prod(
+            n for n, letter in zip(reversed(output), reversed(result), strict=False) if letter not in matrix
+        )
+    # The weight on the left makes rows: each is used for every column.
+    return math.prod(output[:-1]) if weight == 1 else math.prod((*output[:-2], *output[-1:]))

@@ -78,7 +78,9 @@ def reshape(arrival: Arrival) -> Outcome:
     ranked = source is not None
     if source is None and value.axis == -1:
         source = (Size.unknown(), Size(along=totals))
-    if source is None or target is None or totals is None:
+    if totals is None:
+        return Stop("reshape", f"{node.op} rearranges some of the neurons")
+    if source is None or target is None:
         return Stop("reshape", "Reshape has sizes that cannot be told")
     if node.attrs.get("allowzero", 0) and any(size.value == 0 for size in target):
         return Stop("reshape", "Reshape makes a tensor without entries")
@@ -145,6 +147,8 @@ def squeeze(arrival: Arrival) -> Outcome:
     """Squeeze of named axes, none of them the neurons'."""
     node, value, rank = arrival.node, arrival.inside.get(0), rank_of(arrival)
     axes = integers(arrival, "axes")
+    if len(node.inputs) < 2 and "axes" not in node.attrs:
+        return Stop("reshape", "Squeeze names no axes: where one neuron is left, it would remove theirs too")
     if value is None or axes is None or rank is None:
         return mixed(node)
     gone = {axis % rank for axis in axes}

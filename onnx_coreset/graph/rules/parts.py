@@ -34,10 +34,9 @@ def _taken(value: Value, entries: Indices, rank: int) -> Value | None:
 def cut(arrival: Arrival) -> Outcome:
     """Slice: of other axes, of neighbouring entries of the neurons' axis, or of all of them backwards."""
     node, value, rank = arrival.node, arrival.inside.get(0), rank_of(arrival)
-    if value is None or set(arrival.inside) != {0} or arrival.document.opset < 10:
+    if value is None or set(arrival.inside) != {0}:
         return mixed(node)
-    reader = sizes_of(arrival)
-    starts, ends = reader.entries(node, 1), reader.entries(node, 2)
+    starts, ends = _ends(arrival)
     axes = integers(arrival, "axes", 3)
     if axes is None and starts is not None and (len(node.inputs) < 4 or not node.inputs[3].name):
         axes = list(range(len(starts)))
@@ -52,11 +51,22 @@ def cut(arrival: Arrival) -> Outcome:
         return Moved((placed(value, value.axis, rank),))
     if starts is None or ends is None or len(here) != 1:
         return mixed(node)
-    return _stretch(arrival, value, (starts[here[0]], ends[here[0]]), 1 if steps is None else steps[here[0]], rank)
+    return _stretch(
+        arrival, value, here[0], (starts[here[0]], ends[here[0]]), 1 if steps is None else steps[here[0]], rank
+    )
 
 
-def _stretch(arrival: Arrival, value: Value, ends: tuple[Size, Size], step: int, rank: int) -> Outcome:
-    """Return the entries between two bounds."""
+def _ends(arrival: Arrival) -> tuple[tuple[Size, ...] | None, tuple[Size, ...] | None]:
+    """Return the bounds of a Slice, which were attributes before version 10."""
+    node, reader = arrival.node, sizes_of(arrival)
+    if arrival.document.opset < 10:
+        written = [tuple(Size(value=int(n)) for n in node.attrs.get(name, ())) for name in ("starts", "ends")]
+        return written[0], written[1]
+    return reader.entries(node, 1), reader.entries(node, 2)
+
+
+def _stretch(arrival: Arrival, value: Value, place: int, ends: tuple[Size, Size], step: int, rank: int) -> Outcome:
+    """Return the entries between two bounds, which stand at `place` of the bounds of all axes."""
     node, layout = arrival.node, value.layout
     if step == -1 and ends[0].value == -1 and (ends[1].value or 0) <= -LARGE:
         backwards = np.arange(layout.size)[::-1]
@@ -65,8 +75,12 @@ def _stretch(arrival: Arrival, value: Value, ends: tuple[Size, Size], step: int,
     if step != 1 or bounds[0] is None or bounds[1] is None:
         return mixed(node)
     entries = np.arange(bounds[0], max(bounds[0], bounds[1]))
+    known = [(size, bound) for size, bound in zip(ends, bounds, strict=True) if bound is not None]
     found = [
-        _followed(size, bound, node, layout) for size, bound in zip(ends, bounds, strict=True) if bound is not None
+        _followed(size, bound, node, layout)
+        if arrival.document.opset >= 10
+        else _attribute(name, place, size, bound, node, layout)
+        for name, (size, bound) in zip(("starts", "ends"), known, strict=True)
     ]
     if any(counts is None for counts in found):
         copies = layout.size // max(entries.size, 1)
@@ -94,10 +108,17 @@ def _followed(size: Size, bound: int, node: gs.Node, layout: Layout) -> tuple[Co
     return rewritten(size.literal, node, layout, bound)
 
 
+def _attribute(name: str, place: int, size: Size, bound: int, node: gs.Node, layout: Layout) -> tuple[Count, ...]:
+    """Return what to rewrite where bounds are attributes."""
+    if size.value == 0 or (size.value is not None and size.value >= LARGE):
+        return ()
+    return (Count(node, -1 - ("starts", "ends").index(name), place, layout, 0, bound, name),)
+
+
 def split(arrival: Arrival) -> Outcome:
     """Split: along other axes, or of the neurons into parts."""
     node, value, rank = arrival.node, arrival.inside.get(0), rank_of(arrival)
-    if value is None or rank is None or arrival.document.opset < 10:
+    if value is None or rank is None:
         return mixed(node)
     if int(node.attrs.get("axis", 0)) % rank != rank + value.axis:
         given = sizes_of(arrival).entries(node, 1) if len(node.inputs) > 1 else ()
