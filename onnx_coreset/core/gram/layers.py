@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.gram.closed import closed
 from onnx_coreset.core.gram.moments import Moments, sampled
+from onnx_coreset.core.gram.normal import closed
 from onnx_coreset.core.laws import Gaussian
 from onnx_coreset.core.layer import HiddenLayer
 

@@ -124,9 +124,6 @@ def _mixed(weights: Sequence[float], factors: Sequence[Array], parts: Sequence[C
 
 def _add(strip: Array, rows: slice, correlation: Array, parts: Sequence[tuple[float, Covariance]]) -> None:
     """Add the covariances of components that share correlations to a strip that begins at the diagonal."""
-    own = np.arange(rows.stop - rows.start)
-    # A neuron's correlation with itself is 1, also where its norm was rounded.
-    correlation[own, own] = 1.0
     for first in range(0, strip.shape[1], COLUMNS):
         last = min(first + COLUMNS, strip.shape[1])
         columns = slice(rows.start + first, rows.start + last)
