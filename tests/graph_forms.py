@@ -231,7 +231,7 @@ FORMS: dict[str, onnx.ModelProto] = {
         outputs="y o", two=ints(2), minus=ints(-1), last=ints(-1), P=array(3, 5),
     ),
     "a part and the whole, by attributes": model(
-        "h = Gemm(x, A, a)", "z = Relu(h)", parsed("p = Slice(z)", starts=[1], ends=[-2], axes=[1]),
+        "h = Gemm(x, A, a)", "z = Relu(h)", parsed("p = Slice(z)", starts=[2], ends=[-1], axes=[1]),
         "y = Gemm(z, B, b)",
         "o = Gemm(p, P, b)", outputs="y o", P=array(3, 5), opset=9,
     ),
