@@ -444,10 +444,14 @@ class Counting:
         return self
 
 
-@pytest.mark.parametrize(("name", "most"), [("Step", 1), ("Gelu", 1), ("Selu", 130)])
-def test_functions_are_evaluated_no_more_than_needed(name: str, most: int) -> None:
+NEEDED = {"a jump": (named("Step"), 1), "smooth": (named("Gelu"), 1), "kinked": (named("Selu"), 130)}
+NEEDED["too large"] = (Composite(Program((Step("Mul", (0, np.array(5.0))), Step("Exp", (1,))))), 1)
+
+
+@pytest.mark.parametrize(("activation", "most"), NEEDED.values(), ids=NEEDED)
+def test_functions_are_evaluated_no_more_than_needed(activation: Activation, most: int) -> None:
     counts: list[int] = []
-    hermite.expand(Counting(named(name), counts), np.full(10, 0.3), np.ones(10))
+    hermite.expand(Counting(activation, counts), np.full(10, 0.3), np.ones(10))
     # A grid of about 200 points, and one value at the mean.
     assert sum(counts) <= (most * 200 + 1) * 10
 
