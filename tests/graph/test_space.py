@@ -13,7 +13,9 @@ from onnx_coreset.graph.rules.table import MOVES, REDUCTIONS, RULES
 from onnx_coreset.graph.skip import REASONS
 from onnx_coreset.graph.space import Space
 
-LATER = frozenset({"excluded", "no-gain", "eps", "requested", "validation", "no-run", "requires", "non-finite"}) | {"budget"}
+LATER = frozenset({"excluded", "no-gain", "eps", "requested", "validation", "no-run", "requires", "non-finite"}) | {
+    "budget"
+}
 FIRST, LAST = "h = MatMul(x, A)", "y = MatMul(z, B)"
 BATCH = "z = BatchNormalization(h, a, a, a, a)"
 
