@@ -84,20 +84,27 @@ def _spread(layer: HiddenLayer, moments: tuple[Moments, ...], index: int) -> flo
 
 def _in_units(weights: Array, correlation: Array, spread: float | None, count: int) -> tuple[Array, Array]:
     """Return A and A R in units of the spread of its outputs, which is read off the product where it is not given."""
+    outputs = max(weights.shape[0], 1)
+    weights = _reduced(weights)
     cross = weights @ correlation
     if spread is None:
-        power = float(np.einsum("kp,kp->", weights, cross)) / max(weights.shape[0], 1)
+        power = float(np.einsum("kp,kp->", weights, cross)) / outputs
         spread = float(np.sqrt(power)) if power > 0 else 1.0
     scale = spread * np.sqrt(max(count, 1))
     return weights / scale, cross / scale
 
 
+def _reduced(weights: Array) -> Array:
+    """Return weights with the same W^T W, all that a norm of W depends on, and at most as many rows as columns."""
+    if weights.shape[0] <= weights.shape[1]:
+        return weights
+    return np.asarray(np.linalg.qr(weights, mode="r"), dtype=np.float64)
+
+
 def _stacked(correlation: Array, parts: list[tuple[Array, Array]], columns: int) -> Target:
     weights, cross = parts[0] if len(parts) == 1 else (np.concatenate([p[i] for p in parts]) for i in range(2))
-    if weights.shape[0] <= weights.shape[1]:
-        return Target(correlation, weights, columns, cross)
-    # The norm of W only depends on W^T W: a square root of that is as good, and smaller where k > p.
-    return Target(correlation, np.asarray(np.linalg.qr(weights, mode="r"), dtype=np.float64), columns)
+    reduced = _reduced(weights)
+    return Target(correlation, reduced, columns, cross if reduced is weights else None)
 
 
 def error_path(layer: HiddenLayer, moments: tuple[Moments, ...], order: Indices) -> Array:
