@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from onnx_coreset.report import ChainReport, FileFacts, Report
+from onnx_coreset.wording import clean, count, norms, offer, size, small, target, whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["clean", "report_text"]
 
 _NAMES_SHOWN = 3
+_OFFERS_SHOWN = 10
 _PLAIN_WIDTH = 80
-_UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
 def report_text(report: Report, *, verbose: bool = False, terminal: bool = False, width: int | None = None) -> str:
@@ -54,34 +55,22 @@ def report_text(report: Report, *, verbose: bool = False, terminal: bool = False
     return "".join(f"{line.rstrip()}\n" for line in console.file.getvalue().splitlines())
 
 
-def clean(text: str) -> str:
-    """Return text whose control characters are spelled out: a name in a model must not steer a terminal.
-
-    Args:
-        text: Anything, such as a tensor's name.
-
-    Returns:
-        The same where every character is printable.
-    """
-    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
-
-
 def _undecided(report: Report) -> bool:
     return report.output == FileFacts() and all(chain.status in (None, "skipped") for chain in report.chains)
 
 
 def _map(report: Report, verbose: bool, terminal: bool) -> Iterator[RenderableType]:
     chains = [chain for chain in report.chains if chain.status is None]
-    yield f"{_count(len(chains), 'layer')} can be made narrower in {clean(report.input.path or 'the model')}"
+    yield f"{count(len(chains), 'layer')} can be made narrower in {clean(report.input.path or 'the model')}"
     if chains:
         table = _table(terminal, ("layer", "activation", "> width", "> inputs", "> outputs"))
         for chain in chains:
             numbers = (chain.width_before, chain.inputs, chain.outputs)
-            table.add_row(clean(chain.name), clean(chain.activation or "-"), *map(_whole, numbers))
+            table.add_row(clean(chain.name), clean(chain.activation or "-"), *map(whole, numbers))
         yield from ("", table)
     yield from _left_alone(report, verbose)
     yield ""
-    yield f"parameters  {_whole(report.input.parameters)}"
+    yield f"parameters  {whole(report.input.parameters)}"
     yield from _warnings(report)
 
 
@@ -94,7 +83,7 @@ def _story(report: Report, verbose: bool, terminal: bool) -> Iterator[Renderable
             table.add_row(*_chain_row(chain, arrow))
         yield table
         yield ""
-        yield f"{_target(report)}\nrms, p99, max: {_norms(chains)}"
+        yield f"{target(report)}\nrms, p99, max: {norms(chains)}"
         yield "carried: the same rms inside the shrunk model, where earlier layers are cut too; eps is not about it."
     yield from _left_alone(report, verbose)
     if verbose:
@@ -130,13 +119,13 @@ def _chain_row(chain: ChainReport, arrow: str) -> tuple[str | Text, ...]:
     from rich.text import Text
 
     narrower = chain.status == "pruned" and chain.width_after is not None
-    width = f"{chain.width_before} {arrow} {chain.width_after}" if narrower else _whole(chain.width_before)
+    width = f"{chain.width_before} {arrow} {chain.width_after}" if narrower else whole(chain.width_before)
     errors = (chain.error.relative.rms, chain.error.relative.p99, chain.error.relative.max, _carried(chain))
     return (
         clean(chain.name),
         clean(chain.activation or "-"),
         width,
-        *map(_small, errors),
+        *map(small, errors),
         Text(chain.status or "-", style="green" if narrower else "yellow"),
     )
 
@@ -144,22 +133,6 @@ def _chain_row(chain: ChainReport, arrow: str) -> tuple[str | Text, ...]:
 def _carried(chain: ChainReport) -> float | None:
     error = chain.error
     return error.carried_rms / error.spread if error.carried_rms is not None and error.spread else error.carried_rms
-
-
-def _target(report: Report) -> str:
-    options = report.options
-    named = "; --width decides for the layers it names" if options.get("width") else ""
-    if options.get("ratio") is not None:
-        return f"ratio {options['ratio']:g}: the share of neurons that every layer keeps; no eps holds{named}."
-    if options.get("eps") is None:
-        return f"no eps holds{named}."
-    unit = "in the layer's own numbers" if options.get("absolute") else "in units of the layer's spread"
-    return f"eps {options['eps']:g} bounds the local error of every layer: its {options.get('error')}, {unit}{named}."
-
-
-def _norms(chains: list[ChainReport]) -> str:
-    text = "norms of the difference over samples and outputs, in units of the layer's spread"
-    return text + (" (a spread of 0 counts as 1)." if any(chain.error.spread == 0 for chain in chains) else ".")
 
 
 def _left_alone(report: Report, verbose: bool) -> Iterator[RenderableType]:
@@ -172,7 +145,7 @@ def _left_alone(report: Report, verbose: bool) -> Iterator[RenderableType]:
 
     if stayed:
         yield ""
-        yield f"left as they are: {_count(len(stayed), 'place')}"
+        yield f"left as they are: {count(len(stayed), 'place')}"
     for (status, code, _), members in groupby(sorted(stayed, key=why), why):
         group = list(members)
         names = [clean(chain.name) for chain in group]
@@ -183,6 +156,10 @@ def _left_alone(report: Report, verbose: bool) -> Iterator[RenderableType]:
         label = f"{status}, {clean(code)}" if code else status
         yield _indented(f"{len(names)} {label}: {clean(reason)}")
         yield _indented(", ".join(shown) + more, 4)
+        offers = [line for chain in group if (line := offer(chain))]
+        yield from (_indented(line, 4) for line in (offers if verbose else offers[:_OFFERS_SHOWN]))
+        if len(offers) > _OFFERS_SHOWN and not verbose:
+            yield _indented(f"and {len(offers) - _OFFERS_SHOWN} more: the report's curves, or --verbose", 4)
 
 
 def _indented(text: str, columns: int = 2) -> RenderableType:
@@ -195,7 +172,7 @@ def _indented(text: str, columns: int = 2) -> RenderableType:
 def _details(chains: list[ChainReport]) -> Iterator[RenderableType]:
     for chain in chains:
         yield ""
-        yield f"{clean(chain.name)}: {_whole(chain.inputs)} inputs, {_whole(chain.outputs)} outputs"
+        yield f"{clean(chain.name)}: {whole(chain.inputs)} inputs, {whole(chain.outputs)} outputs"
         facts = (("inputs drawn from", chain.law), ("chosen by", chain.method), ("read by", ", ".join(chain.consumers)))
         for label, fact in facts:
             if fact:
@@ -221,9 +198,9 @@ def _totals(report: Report, arrow: str, verbose: bool) -> RenderableType:
     before, after = report.input, report.output
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for label, old, new, show in (
-        ("parameters", before.parameters, after.parameters, _whole),
-        ("MACs", before.macs, after.macs, _whole),
-        ("file", before.bytes, after.bytes, _size),
+        ("parameters", before.parameters, after.parameters, whole),
+        ("MACs", before.macs, after.macs, whole),
+        ("file", before.bytes, after.bytes, size),
     ):
         if old is not None:
             share = f"({100 * new / old:.1f} %)" if new is not None and old else ""
@@ -238,7 +215,7 @@ def _totals(report: Report, arrow: str, verbose: bool) -> RenderableType:
 def _verdict(report: Report, terminal: bool) -> Iterator[RenderableType]:
     checked = report.validation
     where = f" on {clean(checked.provider)}" if checked.provider else ""
-    what = f", {_count(checked.samples, 'sample')}" if checked.samples is not None else ""
+    what = f", {count(checked.samples, 'sample')}" if checked.samples is not None else ""
     law = f", inputs: {clean(checked.law)}" if checked.law else ""
     words = {True: "passed", False: "FAILED", None: "not judged"}[checked.passed]
     if report.options.get("validate") is False:
@@ -247,7 +224,7 @@ def _verdict(report: Report, terminal: bool) -> Iterator[RenderableType]:
     if checked.outputs:
         table = _table(terminal, ("model output", "> max", "> rms", "> rms / spread"))
         for output in checked.outputs:
-            table.add_row(clean(output.name), *map(_small, (output.max, output.rms, output.relative_rms)))
+            table.add_row(clean(output.name), *map(small, (output.max, output.rms, output.relative_rms)))
         yield table
     if checked.random_outputs:
         yield f"random by design, not judged: {', '.join(map(clean, checked.random_outputs))}"
@@ -255,30 +232,3 @@ def _verdict(report: Report, terminal: bool) -> Iterator[RenderableType]:
 
 def _warnings(report: Report) -> Iterator[RenderableType]:
     yield from (f"warning: {clean(note)}" for note in report.validation.notes)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
-
-
-def _whole(number: int | None) -> str:
-    return "-" if number is None else f"{number:,}"
-
-
-def _small(number: float | None) -> str:
-    """A number in at most seven signs: 0.0987, 1.2e-7."""
-    if number is None:
-        return "-"
-    if number == 0 or 1e-3 <= abs(number) < 1e5:
-        return f"{number:.3g}" if abs(number) < 1000 else f"{number:.0f}"
-    digits, _, exponent = f"{number:.1e}".partition("e")
-    return f"{digits}e{int(exponent)}" if exponent else digits
-
-
-def _size(count: int | None) -> str:
-    if count is None:
-        return "-"
-    for unit, name in _UNITS:
-        if count >= unit:
-            return f"{count / unit:.3g} {name}"
-    return f"{count} B"

@@ -19,7 +19,17 @@ from onnx_coreset.core.layer import HiddenLayer, shrink
 from onnx_coreset.core.measure import errors
 from onnx_coreset.core.methods import METHODS
 from onnx_coreset.options import Options
-from onnx_coreset.plan import Candidates, asked, candidates, evaluate, least_width, rounded
+from onnx_coreset.plan import (
+    Candidates,
+    allowance,
+    allowed,
+    asked,
+    candidates,
+    evaluate,
+    least_width,
+    rounded,
+    spaced,
+)
 from onnx_coreset.stages import narrowing
 
 LAW = Ball(3.0, 5)
@@ -172,3 +182,52 @@ def test_no_error_widens_a_width_that_was_asked_for(monkeypatch: pytest.MonkeyPa
 def test_a_layer_for_which_no_width_is_enough_says_so() -> None:
     report = optimize(_model(), eps=1e-6, provider="cpu").report
     assert codes(report)["h0"] == "eps" and report.chains[0].status == "kept" and "1e-06" in report.chains[0].reason
+
+
+# What every width would cost.
+
+
+@pytest.mark.parametrize("model", [plain(), repeated()])
+def test_a_curve_is_what_the_refit_errs_on_the_samples_fitted_to(model: HiddenLayer) -> None:
+    found = choices(model)
+    for width, error in found.curve(5) or ():
+        # The path is an upper bound: the ridge, 1e-7 of a variance, is part of it, and features here are below 1e3.
+        assert relative(model, found, width, FIT, Options()) == pytest.approx(error, rel=1e-3, abs=1e-3)
+
+
+def test_a_curve_has_the_width_chosen_and_spans_all() -> None:
+    curve = choices(plain()).curve(7)
+    assert curve is not None and curve[0][0] == 1 and curve[-1] == (12, 0.0) and 7 in dict(curve)
+    assert [width for width, _ in curve] == sorted(dict(curve))
+
+
+def test_a_curve_ends_at_what_is_lossless() -> None:
+    curve = dict(choices(repeated()).curve(12) or ())
+    assert curve[6] < 1e-3 < curve[5] if 5 in curve else curve[6] < 1e-3
+
+
+@pytest.mark.parametrize(("method", "refit"), [("uniform", True), ("sensitivity", True), ("backward", False)])
+def test_without_nested_refits_errors_are_measured_where_they_are_asked_for(method: str, refit: bool) -> None:
+    layer = plain()
+    found = choices(layer, method, refit=refit)
+    assert found.curve(5) is None
+    errors_there = found.predicted(np.array([3, 8]), HOLD)
+    for width, error in zip((3, 8), errors_there, strict=True):
+        assert relative(layer, found, width, HOLD, Options()) == pytest.approx(error, rel=1e-9)
+    assert dict(found.curve(3) or ()).keys() == {3, 8, 12}
+
+
+@pytest.mark.parametrize(("step", "least", "width"), [(1, 1, 12), (4, 1, 12), (5, 1, 12), (4, 6, 13), (1, 20, 12)])
+def test_the_widths_allowed_are_those_that_rounding_gives(step: int, least: int, width: int) -> None:
+    options = Options(round_to=step, min_width=least)
+    assert allowed(width, options).tolist() == sorted({rounded(m, width, options) for m in range(1, width + 1)})
+
+
+@pytest.mark.parametrize("width", [2, 3, 16, 300, 3072])
+def test_widths_are_spaced_from_one_to_all(width: int) -> None:
+    found = spaced(width)
+    assert found[0] == 1 and found[-1] == width and len(set(found)) == len(found) <= 16
+
+
+def test_a_share_of_the_parameters_is_exact_where_the_product_is_a_whole_number() -> None:
+    assert all(allowance(n, kept / n) == kept for n in (3, 7, 999, 266_610) for kept in range(1, n, max(1, n // 50)))

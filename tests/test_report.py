@@ -6,6 +6,7 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -131,6 +132,31 @@ def test_text_says_what_was_done() -> None:
         assert words in text
     assert "1 kept, no-gain: no gain" in text and "eps 0.1 bounds" in text and "random by design, not judged: z" in text
     assert "keeps 0-2, 7" not in text and "keeps 0-2, 7" in report_text(REPORT, verbose=True, width=160)
+
+
+def test_a_layer_that_eps_keeps_whole_says_what_the_next_width_would_cost() -> None:
+    curve = ((1, 0.9), (200, 0.1412), (300, 0.0))
+    kept = replace(PRUNED, name="h", status="kept", code="eps", width_before=300, width_after=300, curve=curve)
+    text = replace(REPORT, chains=(kept,)).to_text()
+    assert "h: 200 of 300 would cost 0.141 (rms / spread)" in text
+    assert "would cost" not in replace(REPORT, chains=(replace(kept, code="requested"),)).to_text()
+    assert "would cost" not in replace(REPORT, chains=(replace(kept, curve=None),)).to_text()
+    many = tuple(replace(kept, name=f"h{index}") for index in range(12))
+    assert "and 2 more" in replace(REPORT, chains=many).to_text()
+    assert report_text(replace(REPORT, chains=many), verbose=True).count("would cost") == 12
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"params": 0.3}, "params 0.3: the share of its parameters"),
+        ({"output_eps": 0.3}, "output-eps 0.3 bounds the rms error at every output"),
+        ({"widths": "old.json"}, "widths of old.json"),
+    ],
+)
+def test_targets_of_the_whole_model_are_said(asked: dict[str, Any], words: str) -> None:
+    text = " ".join(replace(REPORT, options=Options(**asked).as_dict()).to_text().split())
+    assert words in text and "no eps holds" in text
 
 
 def test_long_names_are_folded_not_cut() -> None:

@@ -71,7 +71,10 @@ def within_parameters(curves: Sequence[Curve], tally: Tally, most: int) -> tuple
     def fits(plan: list[int]) -> bool:
         return tally.count(_widths(curves, plan)) <= most
 
-    best = _bisected(curves, tally, fits, lambda plan: _loss(curves, plan), cheap_first=True)
+    def value(plan: list[int]) -> tuple[float, float]:
+        return _loss(curves, plan), tally.count(_widths(curves, plan))
+
+    best = _bisected(curves, tally, fits, value, cheap_first=True)
     if best is None:
         return _widths(curves, [0] * len(curves))
     return _widths(curves, _spent(curves, tally, best, most))
@@ -92,7 +95,10 @@ def within_error(curves: Sequence[Curve], tally: Tally, most: float) -> tuple[in
     def fits(plan: list[int]) -> bool:
         return _loss(curves, plan) <= most**2
 
-    best = _bisected(curves, tally, fits, lambda plan: float(tally.count(_widths(curves, plan))), cheap_first=False)
+    def value(plan: list[int]) -> tuple[float, float]:
+        return tally.count(_widths(curves, plan)), _loss(curves, plan)
+
+    best = _bisected(curves, tally, fits, value, cheap_first=False)
     if best is None:
         return _widths(curves, [len(curve.widths) - 1 for curve in curves])
     return _widths(curves, _saved(curves, tally, best, most**2))
@@ -110,7 +116,7 @@ def _bisected(
     curves: Sequence[Curve],
     tally: Tally,
     fits: Callable[[list[int]], bool],
-    value: Callable[[list[int]], float],
+    value: Callable[[list[int]], tuple[float, float]],
     cheap_first: bool,
 ) -> list[int] | None:
     """Return the plan of least value among those that fit, over prices found by bisection; None where none fits."""

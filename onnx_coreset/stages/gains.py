@@ -64,7 +64,7 @@ def gains(
     trial = feeder.feed(first, rng)
     batch = max((value.shape[0] for value in trial.values() if value.ndim), default=1)
     samples = int(np.clip(_MACS // (max(opened.facts.macs or 1, 1) * len(groups)), 16, _SAMPLES))
-    runs = range(first, first + runs_for(feeder, samples, batch, 1))
+    runs = range(first, first + runs_for(feeder, samples, batch))
     feeds = [feeder.feed(run, rng) for run in runs]
 
     def variant(group: Sequence[int]) -> onnx.ModelProto:

@@ -151,10 +151,10 @@ def settle(
     """
     full = chain.space.width
     if wanted is not None and wanted >= full:
-        curve = chain.made[0].curve(full) if chain.made else None
         if options.target in ("params", "output_eps") and opened.asked(chain.name, options) is None:
-            return chain.whole("budget", "the target is met without cutting it", options.seed, curve)
-        return chain.whole("requested", "the width asked for is the width it has", options.seed, curve)
+            reason = "the target of the whole model is met without cutting it"
+            return chain.whole("budget", reason, options.seed, chain.choice().curve(full))
+        return chain.whole("requested", "the width asked for is the width it has", options.seed)
     try:
         choice = chain.choice()
         width = least_width(choice, chain.inputs.hold, options) if wanted is None else wanted

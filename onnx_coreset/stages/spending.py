@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.core.budget import Curve, phi, predicted, within_error, within_parameters
+from onnx_coreset.core.budget import Curve, phi, within_error, within_parameters
 from onnx_coreset.core.layer import Coreset
 from onnx_coreset.core.tally import Tally
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused
@@ -32,6 +32,7 @@ from onnx_coreset.stages.sampling import Sources
 
 _HELD = 2 << 30
 _TRIES = 6
+_MEASURED = 10
 _NEAR = 0.9
 _CAUTION = 0.97
 
@@ -178,22 +179,32 @@ def _written(opened: Opened, narrower: Mapping[str, Coreset], options: Options) 
 def _by_error(market: Market, opened: Opened, found: Sources, options: Options, provider: Provider) -> dict[str, int]:
     """Return the cheapest widths tried whose measured error meets the target, else the widest ones allowed."""
     assert options.output_eps is not None
-    target = options.output_eps
+    limit = options.output_eps
+    target, met, missed, failures = limit, 0.0, np.inf, 0
     best: tuple[int, dict[str, int]] | None = None
-    for _ in range(_TRIES):
+    known: dict[tuple[int, ...], float | None] = {}
+    for _ in range(_MEASURED):
         plan = within_error(market.curves, market.tally, target)
         widths = market.named(plan)
-        measured = _measured(market, widths, opened, found, options, provider)
+        if plan not in known:
+            known[plan] = _measured(market, widths, opened, found, options, provider)
+        measured = known[plan]
         if measured is None:
             return widths
-        if measured <= options.output_eps and (best is None or market.tally.count(plan) < best[0]):
-            best = market.tally.count(plan), widths
-        if _NEAR * options.output_eps <= measured <= options.output_eps:
-            break
-        expected = predicted(market.curves, plan)
-        if measured == 0.0 or expected == 0.0:
-            break
-        target = expected * _CAUTION * options.output_eps / measured
+        if measured > limit:
+            failures += 1
+            missed = target
+            # Where less predicted error does not help in proportion, ask for less and less of it.
+            target *= max(_CAUTION * limit / measured, 1e-3) / 2.0 ** (failures - 1)
+        else:
+            met = max(met, target)
+            if best is None or market.tally.count(plan) < best[0]:
+                best = market.tally.count(plan), widths
+            if measured >= _NEAR * limit or measured == 0.0:
+                break
+            target *= _CAUTION * limit / measured
+        if met and np.isfinite(missed) and not met < target < missed:
+            target = float(np.sqrt(met * missed))
     if best is not None:
         return best[1]
     return market.named([int(curve.widths[-1]) for curve in market.curves])
