@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from onnx_coreset import optimize
 from onnx_coreset.cli import main
 from onnx_coreset.errors import UsageError, ValidationError
 from onnx_coreset.graph.model.facts import parameters
-from onnx_coreset.stages import narrowing
+from onnx_coreset.stages import narrowing, spending
 
 CPU: dict[str, Any] = {"provider": "cpu", "samples": 512}
 MODEL = mlp([10, 40, 30, 20, 5], seed=3)
@@ -99,6 +100,14 @@ def test_a_weight_that_two_layers_share_is_counted_as_it_is_written(share: float
     model = built(nodes, {"x": (FLOAT, ["N", 8])}, {"y": (FLOAT, ["N", 8])}, tensors)
     result = optimize(model, params=share, **CPU)
     assert parameters(result.model) <= share * parameters(model)
+
+
+def test_the_parameters_of_the_written_model_decide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tally that counts too few is corrected by what the model would hold."""
+    counted = spending.tally
+    monkeypatch.setattr(spending, "tally", lambda *rest: replace(counted(*rest), total=SMALL - 150))
+    result = optimize(MODEL, params=0.5, **CPU)
+    assert 0.45 * SMALL < parameters(result.model) <= 0.5 * SMALL
 
 
 @pytest.mark.parametrize("more", [{"min_width": 15}, {"exclude": ["h0", "h1"]}, {"width": {"h0": 40}}])

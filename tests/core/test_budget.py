@@ -79,6 +79,44 @@ def test_no_plan_within_the_error_is_much_smaller(seed: int, share: float) -> No
     assert tally.count(found) <= best + sum((7 + 6 + 1, 9 + 8 + 1, 6 + 3 + 1)) * 2
 
 
+def sharing() -> Tally:
+    """Three chains; the first two share their weights, the third one has its own."""
+    readers = tuple(Reader((Axis(8, ((c, 1),)), Axis(9)), frozenset({c})) for c in (0, 1))
+    own = Reader((Axis(8, ((2, 1),)), Axis(6)), frozenset({2}))
+    return Tally((8, 8, 8), 72 + 48, (Tensor(72, readers), Tensor(48, (own,))))
+
+
+@settings(max_examples=30)
+@given(seed=seeds, share=st.floats(0.2, 1.0))
+def test_layers_that_share_are_weighed_against_those_that_do_not(seed: int, share: float) -> None:
+    rng = np.random.default_rng(seed)
+    tally, most = sharing(), int(share * 120)
+    curves = [falling(rng, n, rng.uniform(0.5, 2.0)) for n in tally.full]
+    fitting = [plan for plan in every_plan(curves) if tally.count(plan) <= most]
+    found = within_parameters(curves, tally, most)
+    if fitting:
+        best = min(loss(curves, plan) for plan in fitting)
+        step = max(float(np.max(-np.diff(c.losses))) for c in curves)
+        assert tally.count(found) <= most and loss(curves, found) <= best + step
+
+
+@settings(max_examples=30)
+@given(seed=seeds, share=st.floats(0.2, 1.0))
+def test_nothing_that_is_left_over_would_have_done(seed: int, share: float) -> None:
+    """No chain alone can be wider within the parameters, or narrower within the error, to any good."""
+    rng = np.random.default_rng(seed)
+    tally = perceptron((7, 9, 6, 8, 3))
+    curves = [falling(rng, n, rng.uniform(0.5, 2.0)) for n in tally.full]
+    most, bound = int(share * tally.total), share * predicted(curves, (1, 1, 1))
+    wide, narrow = within_parameters(curves, tally, most), within_error(curves, tally, bound)
+    for chain, n in enumerate(tally.full):
+        for m in range(1, n + 1):
+            wider = (*wide[:chain], m, *wide[chain + 1 :])
+            assert tally.count(wider) > most or loss(curves, wider) >= loss(curves, wide)
+            narrower = (*narrow[:chain], m, *narrow[chain + 1 :])
+            assert loss(curves, narrower) > bound**2 or tally.count(narrower) >= tally.count(narrow)
+
+
 def test_error_is_spent_where_a_parameter_is_dear() -> None:
     """Two chains with equal curves: the one with a hundred inputs more a neuron is cut further."""
     rows = [Tensor(20 * d, (Reader((Axis(20, ((c, 1),)), Axis(d)), frozenset({c})),)) for c, d in enumerate((110, 10))]
