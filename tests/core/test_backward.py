@@ -63,7 +63,7 @@ def order(layer: HiddenLayer, seed: int = 0) -> list[int]:
     return Backward().order(layer, context(layer), np.random.default_rng(seed)).tolist()
 
 
-@settings(max_examples=20)
+@settings(max_examples=20, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 12), st.integers(1, 5))
 def test_the_order_of_few_neurons_is_the_naive_one(seed: int, n: int, k: int) -> None:
     part = target(n, k, seed)
