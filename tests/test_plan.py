@@ -196,8 +196,8 @@ def test_a_curve_is_what_the_refit_errs_on_the_samples_fitted_to(model: HiddenLa
 
 
 def test_a_curve_has_the_width_chosen_and_spans_all() -> None:
-    curve = choices(plain()).curve(7)
-    assert curve is not None and curve[0][0] == 1 and curve[-1] == (12, 0.0) and 7 in dict(curve)
+    curve = choices(plain()).curve(11)
+    assert curve is not None and curve[0][0] == 1 and curve[-1] == (12, 0.0) and 11 in dict(curve)
     assert [width for width, _ in curve] == sorted(dict(curve))
 
 

@@ -24,7 +24,7 @@ MODELS = {
     "three in a row": model(*ROW, "y = MatMul(w, D)", D=array(4, 2)),
     "two that share": model(*SHARED, "y = Add(p, q)"),
     "three that share": model(*SHARED, "i = MatMul(x, A)", "j = MatMul(i, B)", "y = Sum(p, q, j)"),
-    "one is also an output": model(*SHARED, "n = MatMul(x, A)", "y = Add(p, q)", outputs="y n"),
+    "one is also an output": model(*SHARED, "n = MatMul(x, A)", "y = Add(p, q)", outputs="y n", B=array(6, 40)),
     "makes and reads": model("h = MatMul(x, S)", "z = Relu(h)", "y = MatMul(z, S)", inputs={"x": ["N", 6]}),
     "one bias for two": model(*ONE_BIAS),
     "a number for a bias": model(*NUMBER, one=array(1)),
