@@ -10,15 +10,17 @@ convex, nothing below 1/2, and doubles the loss of a layer whose error is all of
 
 For a price p of a parameter, loss + p numbers(m) is minimised chain by chain: numbers() is linear in each width, so
 each step is an argmin over one curve, and the sum never rises. Bisection finds the price; what is left is then spent
-width by width, on whatever gains most for what it costs.
+width by width, on whatever gains most for what it costs, and where there are few chains, widths are exchanged in pairs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import permutations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.tally import Tally
@@ -28,6 +30,9 @@ _SWEEPS = 12
 _FILLS = 128
 _FINEST = 2.0**-80
 _WORST = 1e12
+_FEW = 12
+_ROUNDS = 3
+_WINDOW = 6
 
 
 @dataclass(frozen=True)
@@ -77,7 +82,11 @@ def within_parameters(curves: Sequence[Curve], tally: Tally, most: int) -> tuple
     best = _bisected(curves, tally, fits, value, cheap_first=True)
     if best is None:
         return _widths(curves, [0] * len(curves))
-    return _widths(curves, _spent(curves, tally, best, most))
+
+    def better(losses: Array, costs: Array) -> int | None:
+        return _least(losses, costs <= most)
+
+    return _widths(curves, _exchanged(curves, tally, _spent(curves, tally, best, most), value, better))
 
 
 def within_error(curves: Sequence[Curve], tally: Tally, most: float) -> tuple[int, ...]:
@@ -101,7 +110,11 @@ def within_error(curves: Sequence[Curve], tally: Tally, most: float) -> tuple[in
     best = _bisected(curves, tally, fits, value, cheap_first=False)
     if best is None:
         return _widths(curves, [len(curve.widths) - 1 for curve in curves])
-    return _widths(curves, _saved(curves, tally, best, most**2))
+
+    def better(losses: Array, costs: Array) -> int | None:
+        return _least(costs, losses <= most**2)
+
+    return _widths(curves, _exchanged(curves, tally, _saved(curves, tally, best, most**2), value, better))
 
 
 def _widths(curves: Sequence[Curve], plan: Sequence[int]) -> tuple[int, ...]:
@@ -202,4 +215,45 @@ def _saved(curves: Sequence[Curve], tally: Tally, plan: list[int], most: float) 
         if best is None:
             break
         plan[best[1]] = best[2]
+    return plan
+
+
+def _least(values: Array, allowed: NDArray[np.bool_]) -> int | None:
+    """Return the index of the least value among those allowed, or None where none is."""
+    return int(np.argmin(np.where(allowed, values, np.inf))) if allowed.any() else None
+
+
+def _exchanged(
+    curves: Sequence[Curve],
+    tally: Tally,
+    plan: list[int],
+    value: Callable[[list[int]], tuple[float, float]],
+    better: Callable[[Array, Array], int | None],
+) -> list[int]:
+    """Move one chain by a few widths, and another to what is then best for it, while that lowers the value.
+
+    A price alone finds corners of the convex hull; with few chains, what lies between two of them is worth finding.
+    """
+    if not 2 <= len(curves) <= _FEW:
+        return plan
+    best = value(plan)
+    for _ in range(_ROUNDS):
+        before = list(plan)
+        for one, other in permutations(range(len(curves)), 2):
+            for index in range(plan[one] - _WINDOW, plan[one] + _WINDOW + 1):
+                if not 0 <= index < len(curves[one].widths):
+                    continue
+                trial = list(plan)
+                trial[one] = index
+                widths = _widths(curves, trial)
+                cost, losses = _cost(curves[other], tally, other, widths), curves[other].losses
+                costs = cost - cost[trial[other]] + tally.count(widths)
+                found = better(losses - losses[trial[other]] + _loss(curves, trial), costs)
+                if found is None:
+                    continue
+                trial[other] = found
+                if value(trial) < best:
+                    plan, best = trial, value(trial)
+        if plan == before:
+            break
     return plan

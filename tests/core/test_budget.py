@@ -79,6 +79,21 @@ def test_no_plan_within_the_error_is_much_smaller(seed: int, share: float) -> No
     assert tally.count(found) <= best + sum((7 + 6 + 1, 9 + 8 + 1, 6 + 3 + 1)) * 2
 
 
+@settings(max_examples=50)
+@given(seed=seeds, share=st.floats(0.3, 1.0))
+def test_of_two_small_chains_the_best_plan_is_found(seed: int, share: float) -> None:
+    """Between the corners of the hull too, where no price leads."""
+    rng = np.random.default_rng(seed)
+    tally = perceptron((9, 6, 6, 3))
+    curves = [falling(rng, n, rng.uniform(0.5, 2.0)) for n in tally.full]
+    most, bound = int(share * tally.total), share * predicted(curves, (1, 1))
+    plans = every_plan(curves)
+    least = min(loss(curves, plan) for plan in plans if tally.count(plan) <= most)
+    assert loss(curves, within_parameters(curves, tally, most)) == pytest.approx(least, rel=1e-9)
+    fewest = min(tally.count(plan) for plan in plans if loss(curves, plan) <= bound**2 * (1 - 1e-12))
+    assert tally.count(within_error(curves, tally, bound)) <= fewest
+
+
 def sharing() -> Tally:
     """Three chains; the first two share their weights, the third one has its own."""
     readers = tuple(Reader((Axis(8, ((c, 1),)), Axis(9)), frozenset({c})) for c in (0, 1))
