@@ -136,7 +136,7 @@ def candidates(
     if not options.refit:
         inner = layer
     needed = options.refit or "moments" in method.requires
-    moments = layer_moments(inner, x) if needed else ()
+    moments = layer_moments(inner, x, law.components()) if needed else ()
     context = Context(law=law, moments=moments or None, radius=radius)
     order = method.order(inner, context, generator(0)) if isinstance(method, Ordered) else None
     return Candidates(layer, base, inner, moments, method, context, order, options.refit, generator)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.laws import SCALES
+from onnx_coreset.core.laws import SCALES, Gaussian
 from onnx_coreset.edge.runtime import InputSpec
 from onnx_coreset.errors import UsageError
 
@@ -69,6 +69,18 @@ class Synthetic:
     def feed(self, run: int, rng: np.random.Generator) -> Feed:
         """Return one run's inputs."""
         return {spec.name: self._draw(spec, rng) for spec in self.specs}
+
+    def components(self, name: str) -> tuple[Gaussian, ...] | None:
+        """Return the law of one sample of an input, or None where a sample is no row of normal numbers."""
+        spec = next((spec for spec in self.specs if spec.name == name), None)
+        if spec is None or spec.dtype is None or spec.dtype.kind not in "fV" or len(self.shapes[name]) != 2:
+            return None
+        root, size = self.roots.get(name), self.shapes[name][1]
+        if root is not None and len(root) != size:
+            return None
+        roots = (None,) if root is None else (None, root)
+        weight = 1.0 / (len(roots) * len(self.scales))
+        return tuple(Gaussian(weight, root=root, scale=scale) for root in roots for scale in self.scales)
 
     def _draw(self, spec: InputSpec, rng: np.random.Generator) -> NDArray[np.generic]:
         shape = self.shapes[spec.name]

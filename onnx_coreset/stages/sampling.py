@@ -14,10 +14,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.laws import Ball, Empirical, Law, correlation_root
+from onnx_coreset.core.laws import Ball, Empirical, Law, Normal, correlation_root
 from onnx_coreset.core.layer import HiddenLayer, Neurons
+from onnx_coreset.edge.augment import augmented
 from onnx_coreset.edge.files import load_arrays
-from onnx_coreset.edge.inputs import Feeder, Given, given
+from onnx_coreset.edge.generate import generated
+from onnx_coreset.edge.inputs import Feeder, Given, Synthetic, given
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
 from onnx_coreset.edge.statistics import Samples, collect, synthetic
 from onnx_coreset.errors import UsageError
@@ -30,6 +32,7 @@ from onnx_coreset.stages.opening import Opened
 FIT, HOLD, FRESH = 0, 1, 2
 _LARGEST_ROOT = 2048
 _MACS = 2 * 10**11
+_ENOUGH = 16384
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ def stream(seed: int, name: str, stage: int = 0) -> np.random.Generator:
 
 
 def rows_wanted(options: Options, opened: Opened) -> int:
-    """Return how many samples to fit to: as asked, or 4,096 or four a neuron of the widest layer, whichever is more.
+    """Return how many samples to fit to: as asked, or 16,384 or four a neuron of the widest layer, whichever is more.
 
     Where running the model that often would cost more than about 2e11 multiplications, fewer: down to eight a neuron.
     """
@@ -86,7 +89,7 @@ def rows_wanted(options: Options, opened: Opened) -> int:
     taken = [place.width for place in opened.places if isinstance(place, Space) or place.code == "excluded"]
     widest = max((width for width in taken if width is not None), default=0)
     affordable = _MACS // max(opened.facts.macs or 1, 1)
-    return max(4 * widest, min(4096, max(affordable, 8 * widest, 512)))
+    return max(4 * widest, min(_ENOUGH, max(affordable, 8 * widest, 512)))
 
 
 def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
@@ -106,14 +109,8 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     held_back = (feeder, 0)
     first = 0
     if isinstance(feeder, Given):
-        back = max(1, len(feeder.feeds) // 5)
-        if len(feeder.feeds) > 1:
-            held_back, feeder = (
-                (replace(feeder, feeds=feeder.feeds[-back:]), 0),
-                replace(feeder, feeds=feeder.feeds[:-back]),
-            )
-        else:
-            notes += ("one run of inputs is too little to hold any back: validation uses what was fitted to",)
+        held_back, feeder, few = _held_back(feeder, opened)
+        notes += few
     if options.inputs == "ball":
         return Sources(feeder, held_back, {}, notes)
     axes = {s.producer.input.name: s.input_axis for s in reversed(opened.spaces)}
@@ -145,6 +142,18 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     return Sources(feeder, held_back, rows, notes)
 
 
+def _held_back(given: Given, opened: Opened) -> tuple[tuple[Feeder, int], Feeder, tuple[str, ...]]:
+    """Hold a fifth of the runs back; return them, what is left with mixtures of it, and warnings."""
+    back = max(1, len(given.feeds) // 5)
+    if len(given.feeds) == 1:
+        few = "one run of inputs is too little to hold any back: validation uses what was fitted to"
+        return (given, 0), given, (few,)
+    rest = replace(given, feeds=given.feeds[:-back])
+    firsts = [tensor.shape[0] for tensor in opened.document.graph.inputs if tensor.shape]
+    fixed = any(isinstance(first, int) and first > 1 for first in firsts)
+    return (replace(given, feeds=given.feeds[-back:]), 0), augmented(rest, fixed) or rest, ()
+
+
 def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feeder | None, tuple[str, ...]]:
     """Return inputs for the whole model, or None and why not."""
     if opened.refusal is not None:
@@ -160,7 +169,12 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
         if unknown:
             raise UsageError(f"--input-shape {unknown[0]}: the inputs are {', '.join(s.name for s in session.inputs)}")
         ranges, rng = valid_ranges(opened.document), stream(options.seed, "inputs", HOLD)
-        return synthetic(session, ranges, shapes, rng, _roots(opened)), ()
+        feeder = synthetic(session, ranges, shapes, rng, _roots(opened))
+        own = None
+        if options.inputs == "auto" and opened.spaces:
+            wanted = 2 * rows_wanted(options, opened)
+            own = generated(session, feeder, wanted, _MACS / max(opened.facts.macs or 1, 1), rng)
+        return own or feeder, ()
     except RuntimeRefused as refused:
         if options.inputs == "synthetic" or options.input_shape:
             flag = "--input-shape" if options.input_shape else "--inputs synthetic"
@@ -199,10 +213,9 @@ def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opene
     if name in found.rows and found.rows[name][0].axis == space.input_axis:
         every, fresh = found.rows[name]
         rows = every.rows.astype(np.float64)
-        if found.feeder is not None and found.feeder.runs is not None:
-            rows = stream(options.seed, space.name, HOLD).permutation(rows)
+        rows = stream(options.seed, space.name, HOLD).permutation(rows)
         split = max(1, len(rows) - max(1, len(rows) * held // (count + held)))
-        law = Empirical(rows[:split], found.feeder.name if found.feeder is not None else "synthetic")
+        law = _law(rows[:split], name, found.feeder)
         radius = float(np.sqrt(np.max(np.einsum("nd,nd->n", rows, rows))))
         return LayerInputs(law, rows[:split], rows[split:], fresh, radius)
     ball = _ball(space, layer, found, opened, options)
@@ -213,6 +226,14 @@ def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opene
     dtype = space.producer.dense.stored.dtype
     rank = space.input_rank or space.producer.rank or 2
     return LayerInputs(ball, parts[0], parts[1], Samples(parts[2].astype(dtype), rank), ball.radius)
+
+
+def _law(rows: Array, name: str, feeder: Feeder | None) -> Law:
+    """Return what rows of a tensor were drawn from: normal laws where that is known, else the rows themselves."""
+    parts = feeder.components(name) if isinstance(feeder, Synthetic) else None
+    if parts is not None:
+        return Normal(rows.shape[1], parts, "synthetic")
+    return Empirical(rows, feeder.name if feeder is not None else "synthetic")
 
 
 def _ball(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, options: Options) -> Ball:
