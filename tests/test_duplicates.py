@@ -48,6 +48,7 @@ def doubled(model: onnx.ModelProto, shuffled: bool) -> onnx.ModelProto:
             kept=twice,
             outgoing=tuple(readout.outgoing[:, twice] / 2 for readout in layer.readouts),
             constant=tuple(readout.constant for readout in layer.readouts),
+            incoming=None,
         )
         write(document, space, cast(Coreset, rows))
         model = encode(document)

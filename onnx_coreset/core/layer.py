@@ -12,7 +12,7 @@ neurons with new outgoing weights and a new constant; what belongs to the incomi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -113,6 +113,8 @@ class Coreset:
         constant: New constants, one (k,) for each readout.
         method: Name of the method that chose them.
         seed: Seed of the run, for the record.
+        incoming: New incoming weights (m, d) and biases (m,) of every factor of the neurons (one, or gate and up), or
+            None where they are those that the neurons had.
     """
 
     kept: Indices
@@ -120,11 +122,14 @@ class Coreset:
     constant: tuple[Array, ...]
     method: str = ""
     seed: int = 0
+    incoming: tuple[tuple[Array, Array], ...] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kept", frozen_indices(self.kept))
         object.__setattr__(self, "outgoing", tuple(frozen(w) for w in self.outgoing))
         object.__setattr__(self, "constant", tuple(frozen(c) for c in self.constant))
+        if self.incoming is not None:
+            object.__setattr__(self, "incoming", tuple((frozen(w), frozen(b)) for w, b in self.incoming))
         if self.kept.size == 0 or np.any(np.diff(self.kept) <= 0) or self.kept[0] < 0:
             raise ValueError("kept must be non-empty, non-negative and strictly increasing")
         if len(self.outgoing) != len(self.constant):
@@ -187,9 +192,22 @@ def shrink(layer: HiddenLayer, coreset: Coreset) -> HiddenLayer:
     if any(outgoing.shape[:1] != readout.constant.shape for readout, outgoing, _ in parts):
         raise ValueError("the coreset was made for a layer with other outputs")
     taken = {id(readout.features): readout.features for readout in layer.readouts}
-    taken = {key: features.take(coreset.kept) for key, features in taken.items()}
+    taken = {key: _moved(features.take(coreset.kept), coreset) for key, features in taken.items()}
     readouts = tuple(
         Readout(taken[id(readout.features)], outgoing, constant, readout.constant_allowed)
         for readout, outgoing, constant in parts
     )
     return HiddenLayer(coreset.width, readouts)
+
+
+def _moved(features: Features, coreset: Coreset) -> Features:
+    """Return features with the incoming weights of the coreset, where it has any."""
+    if coreset.incoming is None:
+        return features
+    parts: tuple[Neurons, ...] = (features,) if isinstance(features, Neurons) else ()
+    if isinstance(features, Gated):
+        parts = (features.gate, features.up)
+    if len(parts) != len(coreset.incoming):
+        raise ValueError("the coreset was made for features of another kind")
+    new = [replace(part, incoming=w, bias=b) for part, (w, b) in zip(parts, coreset.incoming, strict=True)]
+    return new[0] if len(new) == 1 else Gated(new[0], new[1])

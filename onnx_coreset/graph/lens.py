@@ -14,6 +14,7 @@ from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.features import Part
 from onnx_coreset.core.fold import fold, plain
 from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Joint, Neurons, Readout
+from onnx_coreset.graph.incoming import Factor, factors, replace_incoming
 from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.space import Space
@@ -103,6 +104,7 @@ def write(document: Document, space: Space, coreset: Coreset) -> None:
         coreset: A coreset for `read(document, space)`.
     """
     kept = np.asarray(coreset.kept)
+    moved = _found(document, space) if coreset.incoming is not None else None
     parts = zip(space.consumers, space.layouts, coreset.outgoing, coreset.constant, strict=True)
     for (consumer, _), layout, outgoing, constant in parts:
         entries, ranks = layout.placed(kept)
@@ -114,3 +116,17 @@ def write(document: Document, space: Space, coreset: Coreset) -> None:
         copies = producer.width // space.width
         producer.slice(np.concatenate([copy * space.width + kept for copy in range(copies)]))
     space.region.slice(document, kept)
+    if moved is not None and coreset.incoming is not None:
+        places, biases = moved
+        shifts = [b - old[kept] for (_, b), old in zip(coreset.incoming, biases, strict=True)]
+        replace_incoming(places, coreset.incoming, shifts)
+
+
+def _found(document: Document, space: Space) -> tuple[tuple[Factor, ...], list[Array]]:
+    """Return where the incoming weights of a space stand, and its biases (n,) as they are now."""
+    readout = read(document, space).readouts[0]
+    places = factors(document, space, readout)
+    if places is None:
+        raise ValueError(f"the incoming weights of {space.name} cannot be replaced")
+    parts = (readout.features.gate, readout.features.up) if isinstance(readout.features, Gated) else (readout.features,)
+    return places, [part.bias for part in parts if isinstance(part, Neurons)]
