@@ -31,6 +31,7 @@ from onnx_coreset.stages import summary
 from onnx_coreset.stages.judging import Judged, judge
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import open_model, with_parameters
+from onnx_coreset.stages.polishing import polished
 from onnx_coreset.stages.sampling import sources
 from onnx_coreset.stages.walking import Analysis, narrow
 
@@ -153,6 +154,8 @@ def _done(
     """Narrow, judge, report and write."""
     with clock("narrow"):
         chains = narrow(analysis, options, tell, keep)
+    with clock("polish"):
+        chains = polished(chains, analysis.opened, analysis.found, options, analysis.provider, tell)
     with clock("validate"):
         tell("validate", 0, 0, "")
         present = [chain for chain in chains if isinstance(chain, Narrowed)]

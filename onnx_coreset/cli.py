@@ -99,11 +99,13 @@ def _parser() -> _Parser:
         about: dict[str, Any] = {"dest": row.field, "help": row.meaning.replace("%", "%%")}
         if row.field == "version":
             about |= {"action": "version", "version": f"{_PROG} {__version__}"}
+        elif row.either:
+            about |= {"action": argparse.BooleanOptionalAction}
         elif row.parse is None:
             about |= {"action": "store_const", "const": row.const}
         else:
             about |= {"type": row.read, "metavar": row.metavar, "action": "append" if row.repeatable else "store"}
-        groups[row.group].add_argument(*row.flags, **about)
+        groups[row.group].add_argument(*row.flags[: 1 if row.either else None], **about)
     groups[OPTIONS[-1].group].add_argument("-h", "--help", action="help", help="show this help")
     return parser
 

@@ -58,6 +58,11 @@ class Option:
         return {item.name: item.default for item in fields(Options)}.get(self.field, False)
 
     @property
+    def either(self) -> bool:
+        """Whether its second flag sets the field to the opposite of what the first one sets it to."""
+        return len(self.flags) == 2 and self.flags[1] == self.flags[0].replace("--", "--no-")
+
+    @property
     def meaning(self) -> str:
         """What the option does and, where that says something, what holds without it."""
         default = "" if isinstance(self.default, bool | tuple) or self.default is None else f" (default {self.default})"
@@ -129,6 +134,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--method",), "method", _HOW, "how neurons are chosen: " + ", ".join(METHOD_NAMES),
            checks.method, str, "NAME"),
     Option(("--no-refit",), "refit", _HOW, "keep the outgoing weights that the method itself gives", const=False),
+    Option(("--polish", "--no-polish"), "polish", _HOW,
+           "refine all weights of the kept neurons, incoming ones too (default: briefly, where no error is bounded)"),
     Option(("--seed",), "seed", _HOW, "seed of every random draw", checks.at_least(0), checks.whole, "N"),
     Option(("--inputs",), "inputs", _INPUTS, "what the model's inputs look like: a law, or arrays by input name",
            checks.file(".npz", *INPUT_KINDS), str, "{auto,ball,synthetic}|FILE.npz"),
@@ -138,7 +145,7 @@ OPTIONS: tuple[Option, ...] = (
            checks.pairs(checks.sizes), checks.named(":", "NAME:1,3,224,224", checks.whole_list),
            "NAME:1,3,224,224", True),
     Option(("--constant-inputs",), "constant_inputs", _INPUTS, "take weights that are also model inputs for constants"),
-    Option(("--samples",), "samples", _CHECKING, "samples a layer is fitted to (default 4096, or 4 a neuron)",
+    Option(("--samples",), "samples", _CHECKING, "samples a layer is fitted to (default 16384, or 4 a neuron)",
            checks.at_least(16), checks.whole, "N"),
     Option(("--provider",), "provider", _CHECKING, "where models are run; auto is CUDA where there is one",
            checks.one_of(*PROVIDERS), str, "{auto,cuda,cpu}"),
@@ -176,14 +183,15 @@ class Options:
         absolute: `eps` is in the layer's own numbers, not in units of its spread.
         method: Name of a method, or a method itself.
         refit: Outgoing weights are fitted by least squares.
+        polish: All weights of the kept neurons are refined, incoming ones too; None for a short time, where no error is
+            bounded and it is cheap.
         seed: Seed of every random draw.
         inputs: "auto", "ball", "synthetic" or the path of an .npz file.
         radius: Radius of the ball of inputs, or None.
         input_shape: (input name, sizes) pairs; a mapping is accepted.
         constant_inputs: Initializers that are graph inputs too are taken for constants.
-        samples: How many samples a chain is fitted to; None for 4,096, or four a neuron of the widest chain. A
-            quarter as many
-            again choose its width, and another quarter validate it.
+        samples: How many samples a chain is fitted to; None for 16,384, or four a neuron of the widest chain. A quarter
+            as many again choose its width, and another quarter validate it.
         provider: "auto", "cuda" or "cpu".
         validate: The result is compared with the original before it is written.
         report: Where the JSON report is written, or None.
@@ -209,6 +217,7 @@ class Options:
     absolute: bool = False
     method: object = "backward"
     refit: bool = True
+    polish: bool | None = None
     seed: int = 0
     inputs: str = "auto"
     radius: float | None = None
@@ -237,6 +246,8 @@ class Options:
             object.__setattr__(self, "inputs", "ball")
         if self.radius is not None and self.inputs != "ball":
             raise UsageError(f"--radius is of the ball, but --inputs is {self.inputs}: leave one of them out")
+        if self.polish and not (self.refit and self.validate):
+            raise UsageError("--polish needs refit and validation: leave --no-refit and --no-validate out")
 
     @classmethod
     def make(cls, **given: Any) -> Options:

@@ -121,6 +121,20 @@ class ErrorFacts:
 
 
 @dataclass(frozen=True)
+class PolishFacts:
+    """That the weights of a chain were polished.
+
+    Attributes:
+        together: Chains that were polished together, this one included; the error of each is that of all of them, from
+            the inputs of the first to the outputs of the last.
+        relative_rms_before: Relative rms of that error before.
+    """
+
+    together: tuple[str, ...]
+    relative_rms_before: float
+
+
+@dataclass(frozen=True)
 class ChainReport:
     """One chain, or one place that looks like a chain.
 
@@ -141,6 +155,7 @@ class ChainReport:
         code: Why it is not narrower, as a stable word.
         reason: The same for a person.
         error: What the cut cost.
+        polish: That its weights were polished, or None where they were not.
         curve: (width, relative rms) as predicted under the law that was fitted to, for some widths, increasing; None
             where the method does not tell.
     """
@@ -161,6 +176,7 @@ class ChainReport:
     code: str | None = None
     reason: str | None = None
     error: ErrorFacts = field(default_factory=ErrorFacts)
+    polish: PolishFacts | None = None
     curve: tuple[tuple[int, float], ...] | None = None
 
 

@@ -141,7 +141,7 @@ def test_a_model_that_is_missing_or_a_folder(here: Path, capsys: pytest.CaptureF
         (["new.onnx", "--input-shape", "q:1,6"], "the inputs are x"),
         (["new.onnx", "--radius", "1", "--inputs", "synthetic"], "--radius"),
         (["new.onnx", "--rat", "0.5"], "did you mean --ratio?"),
-        *((["new.onnx", flag], "there is no option") for flag in ("--polish", "--delta", "--certify", "--jobs")),
+        *((["new.onnx", flag], "there is no option") for flag in ("--delta", "--certify", "--jobs")),
         (["new.onnx", "--params", "0.0001"], "ask for that or more"),
         (["new.onnx", "--widths", "gone.json"], "cannot be read"),
         (["new.onnx", "--output-eps", "0.1", "--ratio", "0.5"], "two targets"),

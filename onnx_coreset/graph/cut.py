@@ -38,18 +38,25 @@ def cut(
         The narrower model, and the names of the chains left whole: cutting them would not leave fewer parameters.
     """
     wanted = dict(coresets)
-    result = _written(model, wanted, constant_inputs)
+    result = written(model, wanted, constant_inputs)
     dropped: set[str] = set()
     for group in _doubtful(decode(model, constant_inputs), wanted):
         rest = {name: coreset for name, coreset in wanted.items() if name not in group}
-        without = _written(model, rest, constant_inputs)
+        without = written(model, rest, constant_inputs)
         if parameters(result) >= parameters(without):
             result, wanted = without, rest
             dropped |= group
     return result, frozenset(dropped)
 
 
-def _written(model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_inputs: bool) -> onnx.ModelProto:
+def written(model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_inputs: bool = False) -> onnx.ModelProto:
+    """Return `model` with every coreset written, whether that makes it smaller or not.
+
+    Args:
+        model: As for `cut`.
+        coresets: As for `cut`.
+        constant_inputs: As for `decode`.
+    """
     document = decode(model, constant_inputs)
     before = {space.name: _constants(space) for space in _called_for(document, coresets)}
     for space in current(document, coresets):

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import onnx
 import onnx_graphsurgeon as gs
 from onnx import helper, numpy_helper
 
 from onnx_coreset.core.layer import Coreset
+from onnx_coreset.graph.cut import written
 from onnx_coreset.graph.flat import flat, message_of
 from onnx_coreset.graph.lens import write
 from onnx_coreset.graph.model.codec import decode, encode
@@ -31,24 +32,57 @@ def extract(document: Document, space: Space, rank: int = 2) -> onnx.ModelProto:
         Inputs and outputs run along the last axis, transposed where the layer has them along another; a layer that
         moves its neurons takes plain rows, whatever `rank` says. O(parameters of the layer).
     """
-    graph = flat(document, space) if space.region.moved else _as_it_stands(document, space, rank)
+    return _model(document, flat(document, space) if space.region.moved else _as_it_stands(document, [space], rank))
+
+
+def extract_stack(document: Document, stack: Sequence[Space], rank: int = 2) -> onnx.ModelProto:
+    """Return a model of layers each of which alone reads the one before.
+
+    Args:
+        document: An unedited document.
+        stack: Spaces of it, one or more; the consumer of one is the producer of the next, and none but a single one
+            moves its neurons.
+        rank: As for `extract`.
+
+    Returns:
+        A model from the first one's input to the outputs of the last one's readouts.
+    """
+    if len(stack) == 1:
+        return extract(document, stack[0], rank)
+    return _model(document, _as_it_stands(document, stack, rank))
+
+
+def shrunk_stack(model: onnx.ModelProto, coresets: Sequence[Coreset]) -> onnx.ModelProto:
+    """Return extracted layers narrowed to coresets.
+
+    Args:
+        model: What `extract_stack` returned.
+        coresets: A coreset of each layer, the first one first. Names do not matter: a layer that stood in a branch, or
+            before a Concat, has another name in the whole model than alone.
+    """
+    names = [space.name for space in spaces(decode(model)) if isinstance(space, Space)]
+    return written(model, dict(zip(names, coresets, strict=True)))
+
+
+def _model(document: Document, graph: onnx.GraphProto) -> onnx.ModelProto:
     model = onnx.ModelProto(ir_version=max(document.proto.ir_version, _OLDEST_IR))
     model.opset_import.extend(document.proto.opset_import)
     model.graph.CopyFrom(graph)
     return model
 
 
-def _as_it_stands(document: Document, space: Space, rank: int) -> onnx.GraphProto:
-    """Return the graph of a layer whose own nodes run on inputs of any number of samples."""
+def _as_it_stands(document: Document, stack: Sequence[Space], rank: int) -> onnx.GraphProto:
+    """Return the graph of layers whose own nodes run on inputs of any number of samples."""
+    space, last = stack[0], stack[-1]
     scope = document.scope_of(space.producer.dense.node)
     assert scope is not None
-    rank = space.input_rank or rank
-    members = {id(node) for node in space.nodes()}
+    rank = next((member.input_rank for member in stack if member.input_rank is not None), rank)
+    members = {id(node) for member in stack for node in member.nodes()}
     nodes = [node for node in scope.graph.nodes if id(node) in members]
     graph = onnx.GraphProto(name="layer")
     source = space.producer.input
-    by_row = {id(bias): place for bias, place in _biases(space)}
-    fused = {id(c.dense.node) for c, _ in space.consumers if c.dense.fused is not None}
+    by_row = {id(bias): place for member in stack for bias, place in _biases(member)}
+    fused = {id(c.dense.node) for c, _ in last.consumers if c.dense.fused is not None}
     made = {id(t) for node in nodes for t in node.outputs}
     makers = {id(maker.dense.node): maker.dense.data for maker in space.producers}
     given = {id(maker.input) for maker in space.producers}
@@ -64,19 +98,20 @@ def _as_it_stands(document: Document, space: Space, rank: int) -> onnx.GraphProt
     kind = helper.np_dtype_to_tensor_dtype(space.producer.dense.stored.dtype)
     axes = [f"axis_{i}" for i in range(rank - 1)]
     graph.input.append(helper.make_tensor_value_info(source.name, kind, [*axes, space.producer.dense.inputs]))
-    for consumer, _ in space.consumers:
+    for consumer, _ in last.consumers:
         element = helper.np_dtype_to_tensor_dtype(consumer.dense.stored.dtype)
         graph.output.append(helper.make_tensor_value_info(consumer.output.name, element, None))
-    if rank == space.producer.rank:
-        # A MatMul's rank stands nowhere else. Its other sizes are the model's, not those of the inputs to come.
-        shape: list[int | str | None] = [None] * rank
-        shape[space.producer.axis] = space.width
-        graph.value_info.append(helper.make_tensor_value_info(space.producer.output.name, kind, shape))
-    _turn(document, space, graph, rank)
+    for member in stack:
+        if rank == member.producer.rank:
+            # A MatMul's rank stands nowhere else. Its other sizes are the model's, not those of the inputs to come.
+            shape: list[int | str | None] = [None] * rank
+            shape[member.producer.axis] = member.producer.width
+            graph.value_info.append(helper.make_tensor_value_info(member.producer.output.name, kind, shape))
+    _turn(document, space, last, graph, rank)
     return graph
 
 
-def _turn(document: Document, space: Space, graph: onnx.GraphProto, rank: int) -> None:
+def _turn(document: Document, space: Space, last: Space, graph: onnx.GraphProto, rank: int) -> None:
     """Transpose inputs and outputs that run along another axis than the last."""
     source, turned = graph.input[0], space.input_axis
     if turned != -1:
@@ -88,7 +123,7 @@ def _turn(document: Document, space: Space, graph: onnx.GraphProto, rank: int) -
         shape: list[int | str | None] = [None] * rank
         shape[turned] = space.producer.dense.inputs
         graph.value_info.append(helper.make_tensor_value_info(name, source.type.tensor_type.elem_type, shape))
-    for output, (consumer, _) in zip(graph.output, space.consumers, strict=True):
+    for output, (consumer, _) in zip(graph.output, last.consumers, strict=True):
         axis = consumer.dense.axes.axis
         if axis != -1:
             rows = max(rank, *(len(tensor.dims) for tensor in graph.initializer))

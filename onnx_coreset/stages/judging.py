@@ -17,7 +17,7 @@ from onnx_coreset.graph.cut import cut
 from onnx_coreset.graph.model.facts import parameters
 from onnx_coreset.options import Options
 from onnx_coreset.plan import allowance
-from onnx_coreset.stages.narrowing import Narrowed
+from onnx_coreset.stages.narrowing import Narrowed, unpolished
 from onnx_coreset.stages.opening import Opened, check
 from onnx_coreset.stages.sampling import FRESH, Sources, stream
 
@@ -50,7 +50,8 @@ def judge(opened: Opened, chains: Sequence[Narrowed], found: Sources, options: O
     """Write the coresets and judge the result.
 
     Where the whole model is unacceptable (another shape, new values that are not finite), the chain with the largest
-    carried error is kept whole and the rest judged again, and at last every chain.
+    carried error is kept whole and the rest judged again, and at last every chain. Chains that were polished together
+    with one that is kept whole, and all of them where a target of the whole model is missed, are as they were before.
 
     Args:
         opened: The model.
@@ -59,15 +60,21 @@ def judge(opened: Opened, chains: Sequence[Narrowed], found: Sources, options: O
         options: What was asked.
         provider: Where models are run.
     """
-    present = tuple(chains)
+    present, whole_size = tuple(chains), parameters(opened.original)
     for _ in range(3):
         judged = _once(opened, present, found, options, provider)
         if not judged.faults or not any(chain.narrower for chain in judged.chains):
-            return _bounded(judged, options, parameters(opened.original))
-        worst = _worst(judged)
-        present = tuple(_kept(c, "validation", judged.faults[0]) if c is worst else c for c in judged.chains)
+            verdict = _bounded(judged, options, whole_size)
+            if verdict.passed is not False or all(chain.polish is None for chain in judged.chains):
+                return verdict
+            # Widths were chosen to meet the target without polish, which betters layers and not always outputs.
+            present = unpolished(judged.chains, {chain.space.name for chain in judged.chains})
+            return _bounded(_once(opened, present, found, options, provider), options, whole_size)
+        worst = _worst(judged).space
+        present = unpolished(judged.chains, {worst.name})
+        present = tuple(_kept(c, "validation", judged.faults[0]) if c.space is worst else c for c in present)
     present = tuple(_kept(c, "validation", judged.faults[0]) if c.narrower else c for c in present)
-    return _bounded(_once(opened, present, found, options, provider), options, parameters(opened.original))
+    return _bounded(_once(opened, present, found, options, provider), options, whole_size)
 
 
 def _bounded(judged: Judged, options: Options, whole: int) -> Judged:
@@ -96,6 +103,9 @@ def _bounded(judged: Judged, options: Options, whole: int) -> Judged:
 def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options: Options, provider: Provider) -> Judged:
     coresets = {chain.space.name: chain.coreset for chain in chains}
     model, useless = cut(opened.model, coresets, options.constant_inputs)
+    if any(chain.polish is not None and chain.space.name in useless for chain in chains):
+        # The others of its stack count on it.
+        return _once(opened, unpolished(chains, useless), found, options, provider)
     reason = "cutting it would not leave fewer parameters in the file"
     chains = tuple(_kept(c, "no-gain", reason) if c.space.name in useless and c.narrower else c for c in chains)
     if model == opened.model and not any(chain.narrower for chain in chains):
@@ -167,7 +177,8 @@ def _inner(opened: Opened, chains: Sequence[Narrowed]) -> dict[str, Indices | No
 
 
 def _kept(chain: Narrowed, code: str, reason: str) -> Narrowed:
-    return replace(chain, coreset=whole(chain.layer, chain.coreset.method), errors=None, code=code, reason=reason)
+    kept = whole(chain.layer, chain.coreset.method)
+    return replace(chain, coreset=kept, errors=None, code=code, reason=reason, polish=None)
 
 
 def _worst(judged: Judged) -> Narrowed:

@@ -8,7 +8,7 @@ kept whole.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -47,6 +47,7 @@ class Narrowed:
         reason: The same for a person.
         ran: Whether ONNX Runtime measured the error; otherwise it was computed in float64.
         curve: (width, relative rms) as predicted, or None.
+        polish: What it was before its weights were polished, or None where they were not.
     """
 
     space: Space
@@ -58,11 +59,29 @@ class Narrowed:
     reason: str | None = None
     ran: bool = True
     curve: tuple[tuple[int, float], ...] | None = None
+    polish: Polished | None = None
 
     @property
     def narrower(self) -> bool:
         """Whether neurons were dropped."""
         return self.coreset.width < self.space.width
+
+
+@dataclass(frozen=True)
+class Polished:
+    """That a chain's weights were polished.
+
+    Attributes:
+        before: The chain as it was.
+        together: Names of the chains that were polished, and measured, together; its own among them.
+        last: The last of them as it was.
+        error: What their relative rms was before.
+    """
+
+    before: Narrowed
+    together: tuple[str, ...]
+    last: Narrowed
+    error: float
 
 
 @dataclass(frozen=True)
@@ -246,3 +265,11 @@ def _stored(space: Space, coreset: Coreset) -> Coreset:
     outgoing = tuple(w.astype(kind).astype(np.float64) for w, kind in zip(coreset.outgoing, kinds, strict=True))
     constant = tuple(c.astype(kind).astype(np.float64) for c, kind in zip(coreset.constant, kinds, strict=True))
     return replace(coreset, outgoing=outgoing, constant=constant)
+
+
+def unpolished(chains: Iterable[Narrowed], names: Collection[str]) -> tuple[Narrowed, ...]:
+    """Return the chains, but those polished together with one of `names` as they were before."""
+    return tuple(
+        chain.polish.before if chain.polish is not None and not set(names).isdisjoint(chain.polish.together) else chain
+        for chain in chains
+    )

@@ -21,6 +21,7 @@ from onnx_coreset.report import (
     ErrorFacts,
     FileFacts,
     OutputError,
+    PolishFacts,
     Relative,
     Report,
     Validation,
@@ -89,6 +90,7 @@ def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, Tensor
         reason=None if narrower else chain.reason,
         error=_errors(chain, options, carried) if narrower else ErrorFacts(),
         curve=chain.curve,
+        polish=None if chain.polish is None else PolishFacts(chain.polish.together, chain.polish.error),
     )
 
 
@@ -98,11 +100,12 @@ def _errors(chain: Narrowed, options: Options, carried: Mapping[str, TensorError
         return ErrorFacts()
     relative = Relative(*(getattr(found, name) / found.unit for name in ("rms", "p99", "max")))
     # Several heads: each is divided by its own spread first, as the local error is.
-    inner = [carried.get(consumer.output.name) for consumer, _ in chain.space.consumers]
+    consumers = (chain if chain.polish is None else chain.polish.last).space.consumers
+    inner = [carried.get(consumer.output.name) for consumer, _ in consumers]
     rms = None
     if all(error is not None for error in inner):
         scales = [1.0 if len(inner) == 1 else (error.spread or 1.0) for error in inner if error is not None]
-        weights = [consumer.outputs for consumer, _ in chain.space.consumers]
+        weights = [consumer.outputs for consumer, _ in consumers]
         squares = [(e.rms / s) ** 2 for e, s in zip(inner, scales, strict=True) if e is not None]
         rms = float(np.sqrt(np.average(squares, weights=weights)))
     domain, outside = Domain(), None
