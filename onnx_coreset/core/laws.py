@@ -4,6 +4,7 @@
     mixture   x = s g with g ~ N(0, I) and s drawn from a few scales: broad and zero-mean
     normal    x = mean + root g, or one of several such components
     empirical rows of a table, drawn without replacement as long as there are enough
+    normed    what a normalisation in front of the layer gives: see `normed.py`
 
 and, for the inputs of a whole model, normal inputs whose correlations are read off the weights that they meet first.
 
@@ -19,24 +20,23 @@ from typing import Protocol
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, frozen
+from onnx_coreset.core.domains import BallDomain, EllipsoidDomain
+
+__all__ = [
+    "SCALES",
+    "Ball",
+    "BallDomain",
+    "EllipsoidDomain",
+    "Empirical",
+    "Gaussian",
+    "Law",
+    "Mixture",
+    "Normal",
+    "correlation_root",
+]
 
 SCALES = (0.1, 0.3, 1.0)
 """Scales of the broad mixture: as wide as trained layers meet, narrow enough to see biases."""
-
-
-@dataclass(frozen=True)
-class BallDomain:
-    """The Euclidean ball of all x with ||x - centre|| <= radius.
-
-    Attributes:
-        centre: Centre, shape (d,).
-        radius: Radius.
-        proven: Whether the model itself proves that inputs lie in it.
-    """
-
-    centre: Array
-    radius: float
-    proven: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,14 +71,14 @@ class Law(Protocol):
         """Name for a report."""
 
     @property
-    def domain(self) -> BallDomain | None:
+    def domain(self) -> BallDomain | EllipsoidDomain | None:
         """A set that holds every sample, or None where none is known."""
 
     def sample(self, count: int, rng: np.random.Generator) -> Array:
         """Return `count` inputs, shape (count, d)."""
 
     def components(self) -> tuple[Gaussian, ...] | None:
-        """Return the normal distributions it is a mixture of, or None where it is no such mixture."""
+        """Return the normal distributions it is a mixture of, at least nearly, or None where it is none."""
 
 
 @dataclass(frozen=True)
