@@ -28,6 +28,7 @@ from onnx_coreset.graph.skip import Skip
 from onnx_coreset.options import Options
 from onnx_coreset.report import FileFacts, Report, Result, Validation
 from onnx_coreset.stages import summary
+from onnx_coreset.stages.doubts import doubts
 from onnx_coreset.stages.judging import Judged, judge
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import open_model, with_parameters
@@ -177,7 +178,7 @@ def _finish(
     settled = [chain if isinstance(chain, Skip) else next(final) for chain in chains]
     carried = judged.comparison.carried if judged.comparison is not None else {}
     rows = [summary.skipped(c) if isinstance(c, Skip) else summary.chain_report(c, options, carried) for c in settled]
-    notes = [*analysis.found.notes, *judged.notes, *judged.faults]
+    notes = [*analysis.found.notes, *judged.notes, *judged.faults, *doubts(judged.chains, analysis.opened, options)]
     if any(not c.ran for c in settled if isinstance(c, Narrowed)) and options.validate:
         notes.append("ONNX Runtime has no kernels for some layers: their errors were computed in float64")
     verdict = summary.validation(judged, analysis.found, analysis.provider, notes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, frozen
 
@@ -80,6 +81,17 @@ class EllipsoidDomain:
     def reach(self) -> float:
         """Radius of a ball around the centre that holds the ellipsoid."""
         return self.radius * float(np.abs(self.gain).max(initial=0.0))
+
+    def inside(self, x: Array) -> NDArray[np.bool_]:
+        """Return which rows of x (N, d) have ||u|| <= radius, shape (N,); sum u is 0 up to rounding alone. O(N d).
+
+        Where a gain is 0, x has to be the shift itself.
+        """
+        moved = np.asarray(x, dtype=np.float64) - self.shift
+        flat = self.gain == 0
+        u = moved / np.where(flat, 1.0, self.gain)
+        u[:, flat] = np.where(moved[:, flat] == 0, 0.0, np.inf)
+        return np.asarray(np.linalg.norm(u, axis=1) <= self.radius)
 
     def folded(self, incoming: Array, bias: Array) -> tuple[Array, Array]:
         """Return what neurons compute of u: the ellipsoid becomes the ball of `radius` around 0.

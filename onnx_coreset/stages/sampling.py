@@ -1,8 +1,8 @@
 """Second stage: what the inputs of each layer look like.
 
-`auto` runs the model on synthetic inputs where ONNX Runtime can, and otherwise takes a ball: of the given radius
-where a layer reads the model's input, of the radius that the layer in front proves where it reads that one, else of
-radius sqrt(d).
+`auto` runs the model on synthetic inputs where ONNX Runtime can. Otherwise it takes the law that a normalisation in
+front of a layer gives, else a ball: of the given radius where the layer reads the model's input, of the radius that the
+layer in front proves where it reads that one, else of radius sqrt(d).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.domains import BallDomain, EllipsoidDomain
 from onnx_coreset.core.laws import Ball, Empirical, Law, Normal, correlation_root
 from onnx_coreset.core.layer import HiddenLayer, Neurons
 from onnx_coreset.edge.augment import augmented
@@ -27,6 +28,7 @@ from onnx_coreset.graph.first import first_weights
 from onnx_coreset.graph.indices import valid_ranges
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
+from onnx_coreset.stages.front import law_in_front
 from onnx_coreset.stages.opening import Opened
 
 FIT, HOLD, FRESH = 0, 1, 2
@@ -44,7 +46,7 @@ class LayerInputs:
         fit: Samples to fit to, shape (N, d).
         hold: Samples to choose widths by, shape (M, d).
         fresh: Samples to validate on.
-        radius: Radius of a ball that holds the samples to fit to.
+        radius: Radius of a ball around the centre of the law's domain, or the origin, that holds the samples to fit to.
     """
 
     law: Law
@@ -218,14 +220,25 @@ def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opene
         law = _law(rows[:split], name, found.feeder)
         radius = float(np.sqrt(np.max(np.einsum("nd,nd->n", rows, rows))))
         return LayerInputs(law, rows[:split], rows[split:], fresh, radius)
-    ball = _ball(space, layer, found, opened, options)
+    behind = None if options.inputs == "ball" else law_in_front(opened.document, space)
+    unseen: Law = behind or _ball(space, layer, found, opened, options)
+    if behind is not None and behind.domain is not None:
+        _remember(space, layer, found, behind.domain)
     parts = [
-        ball.sample(n, stream(options.seed, space.name, stage))
+        unseen.sample(n, stream(options.seed, space.name, stage))
         for n, stage in ((count, FIT), (held, HOLD), (held, FRESH))
     ]
     dtype = space.producer.dense.stored.dtype
     rank = space.input_rank or space.producer.rank or 2
-    return LayerInputs(ball, parts[0], parts[1], Samples(parts[2].astype(dtype), rank), ball.radius)
+    return LayerInputs(unseen, parts[0], parts[1], Samples(parts[2].astype(dtype), rank), _radius(unseen, parts[0]))
+
+
+def _radius(law: Law, rows: Array) -> float:
+    """Return the radius of a ball around the centre of a law's domain that holds its rows (N, d)."""
+    domain = law.domain
+    if domain is None:
+        return float(np.sqrt(np.max(np.einsum("nd,nd->n", rows, rows))))
+    return domain.reach if isinstance(domain, EllipsoidDomain) else domain.radius
 
 
 def _law(rows: Array, name: str, feeder: Feeder | None) -> Law:
@@ -247,12 +260,21 @@ def _ball(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, opti
     )
     ball = Ball(known if known is not None else float(np.sqrt(size)), size, origin=origin)
     if known is not None:
-        for readout, (consumer, _) in zip(layer.readouts, space.consumers, strict=True):
-            if isinstance(readout.features, Neurons):
-                reach = propagated(readout.features, ball.radius)
-                if np.isfinite(reach):
-                    found.radii[consumer.hidden.name] = reach
+        _remember(space, layer, found, ball.domain)
     return ball
+
+
+def _remember(space: Space, layer: HiddenLayer, found: Sources, domain: BallDomain | EllipsoidDomain) -> None:
+    """Note the radius of what a layer makes of inputs in a ball around the origin, or in an ellipsoid."""
+    for readout, (consumer, _) in zip(layer.readouts, space.consumers, strict=True):
+        neurons = readout.features
+        if isinstance(neurons, Neurons):
+            if isinstance(domain, EllipsoidDomain):
+                incoming, bias = domain.folded(neurons.incoming, neurons.bias)
+                neurons = replace(neurons, incoming=incoming, bias=bias)
+            reach = propagated(neurons, domain.radius)
+            if np.isfinite(reach):
+                found.radii[consumer.hidden.name] = reach
 
 
 def propagated(neurons: Neurons, radius: float) -> float:

@@ -8,9 +8,11 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_coreset import __version__
+from onnx_coreset.core.domains import EllipsoidDomain
 from onnx_coreset.core.laws import Ball
 from onnx_coreset.core.layer import Columns, Features, Gated, HiddenLayer, Neurons
 from onnx_coreset.edge.runtime import Provider
+from onnx_coreset.edge.statistics import as_float
 from onnx_coreset.edge.validation import TensorError
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space
@@ -111,6 +113,11 @@ def _errors(chain: Narrowed, options: Options, carried: Mapping[str, TensorError
     domain, outside = Domain(), None
     if isinstance(chain.inputs.law, Ball):
         domain, outside = Domain(kind="ball", centre=0.0, radius=chain.inputs.radius, proven=False), 0
+    elif isinstance(known := chain.inputs.law.domain, EllipsoidDomain):
+        # The radius is that of u in gamma u + beta: the ellipsoid's axes are the normalisation's gamma.
+        centre = tuple(float(value) for value in known.centre)
+        domain = Domain(kind="ellipsoid", centre=centre, radius=known.radius, proven=known.proven)
+        outside = int(np.count_nonzero(~known.inside(as_float(chain.inputs.fresh))))
     return ErrorFacts(
         unit="spread" if not options.absolute and found.spread > 0 else "absolute",
         spread=found.spread,

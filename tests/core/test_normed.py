@@ -25,12 +25,19 @@ def test_samples_never_leave_the_domain(d: int, centred: bool, seed: int) -> Non
     assert domain is not None and domain.proven and domain.centred == centred
     x = normed.sample(20, np.random.default_rng(seed))
     for rows in (x, x.astype(np.float32).astype(np.float64)):
+        assert domain.inside(rows).all()
         u = (rows - domain.centre) / domain.gain
         assert np.all(np.linalg.norm(u, axis=1) <= domain.radius)
         assert np.all(np.linalg.norm(rows - domain.centre, axis=1) <= domain.reach)
     if centred:
         # d roundings of numbers up to the root of d, divided by gamma of at least 1/2 after a shift of about 3.
         assert np.all(np.abs(((x - domain.centre) / domain.gain).sum(axis=1)) <= 40 * d * 2.0**-52)
+
+
+def test_what_lies_outside_is_told() -> None:
+    domain = EllipsoidDomain(np.array([2.0, 0.0, -1.0]), np.ones(3), 1.5)
+    x = np.array([[1.0, 1, 1], [4, 1, 1], [4.001, 1, 1], [1, 1, -0.5], [1, 1, -0.501], [1, 1.001, 1], [3.5, 1, 2.5]])
+    assert domain.inside(x).tolist() == [True, True, False, True, False, False, False]
 
 
 def test_a_batch_norm_is_bounded_by_nothing() -> None:
