@@ -120,6 +120,14 @@ CENTRED = {
 PLAIN = {
     **{name: (*nodes, *SCALED) for name, nodes in ROOT.items()},
     "simplified operator": (fused("SimplifiedLayerNormalization", "x g"),),
+    "skip simplified": (fused("SkipSimplifiedLayerNormalization", "x x g", MICROSOFT),),
+    "new operator": (fused("RMSNormalization", "x g", axis=-1),),
+    "axes as an input": (
+        "q = Pow(x, two)",
+        "v = ReduceMean(q, last)",
+        *ROOT["root"][2:],
+        *SCALED,
+    ),
 }
 WEIGHTS = {"W": array(D, 5), "V": array(5, 4)}
 
@@ -131,7 +139,8 @@ def built(nodes: tuple[onnx.NodeProto | str, ...], **changed: np.ndarray) -> onn
             node.attribute.append(helper.make_attribute("to", TensorProto.FLOAT))
     read = {name for node in made for name in node.input}
     tensors = {name: v for name, v in ({**CONSTANTS, **WEIGHTS} | changed).items() if name in read}
-    proto = model(*made, inputs={"x": [2, 3, D]}, infer=False, **tensors)
+    new = any(node.op_type == "RMSNormalization" or "last" in node.input for node in made)
+    proto = model(*made, inputs={"x": [2, 3, D]}, infer=False, opset=23 if new else 17, ir=10, **tensors)
     proto.opset_import.append(helper.make_opsetid(MICROSOFT, 1))
     return proto
 
@@ -157,7 +166,7 @@ def test_what_is_found_is_what_is_computed(name: str) -> None:
     assert norm is not None and (norm.kind, norm.centred) == (("LayerNorm" if centred else "RMSNorm"), centred)
     assert norm.exact and norm.bounded
     x = array(2, 3, D) + np.float32(0.5)
-    rows = (2 * x if name == "skip" else x).astype("f8")
+    rows = (2 * x if name.startswith("skip") else x).astype("f8")
     rows = (rows.transpose(1, 0, 2) if name == "moved" else rows).reshape(-1, D)
     w = rows - rows.mean(axis=1, keepdims=True) if centred else rows
     u = w / np.sqrt(np.mean(w**2, axis=1, keepdims=True) + EPS)
