@@ -29,7 +29,7 @@ from onnx_coreset.stages.sampling import Sources, stream
 from onnx_coreset.stages.stacks import Stack, stacks
 
 _STAGE = 5
-_BRIEF, _THOROUGH = 1e11, 6e11
+_BRIEF, _LONG, _THOROUGH = 1e11, 2.5e11, 6e11
 _OVERHEAD = 5e7
 _LEAST, _MOST = 200, 8000
 _SEVERAL = 3
@@ -40,16 +40,17 @@ def schedule(size: int, thorough: bool, invented: bool) -> Schedule | None:
     """Return how long a network is polished, or None where what is affordable would not help.
 
     Work is counted in multiplications and additions, a step's overhead included: about two seconds of one core where
-    nobody asked, and six times as much where somebody did.
+    nobody asked, and six times as much where somebody did and the inputs are not invented: a net that is fitted to
+    synthetic inputs for long does worse on real ones.
 
     Args:
         size: Number of parameters.
         thorough: Whether somebody asked; then there are always enough steps, however long they take.
-        invented: Whether the inputs are synthetic: half of a long polish is then spent on what is worst nearby, since
-            real inputs will not look like those.
+        invented: Whether the inputs are synthetic: half of a long polish is then spent on what is worst nearby.
     """
     long = Schedule(rate=0.01, uphill=0.3 if invented else 0.0) if thorough else Schedule(rate=0.007)
-    steps = int((_THOROUGH if thorough else _BRIEF) / (long.cost(size) / long.steps + _OVERHEAD))
+    work = (_LONG if invented else _THOROUGH) if thorough else _BRIEF
+    steps = int(work / (long.cost(size) / long.steps + _OVERHEAD))
     if steps < _LEAST and not thorough:
         return None
     return replace(long, steps=min(max(steps, _LEAST), _MOST))
