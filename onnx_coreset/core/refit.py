@@ -11,6 +11,8 @@ never an inverse; r grows until the factor is well conditioned.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve
 
@@ -123,3 +125,96 @@ def _factor(matrix: Array, ridge: float) -> tuple[tuple[Array, bool], float]:
         except np.linalg.LinAlgError:
             pass
         ridge *= 10.0
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Moments of paired samples: features a as a narrower model has them, and what its readout lacks there.
+
+    Attributes:
+        count: Number of samples N.
+        mean: Mean of the features, shape (p,).
+        gram: Covariance of the features, shape (p, p).
+        lack: Mean of what is lacking, original minus narrower, shape (k,).
+        cross: Covariance of what is lacking with the features, shape (k, p).
+        power: Mean square of what is lacking, shape (k,).
+    """
+
+    count: int
+    mean: Array
+    gram: Array
+    lack: Array
+    cross: Array
+    power: Array
+
+    @staticmethod
+    def of(features: Array, lack: Array) -> Paired:
+        """Return the moments of features (N, p) and what is lacking (N, k). O(N p (p + k))."""
+        count = len(features)
+        mean, middle = features.mean(axis=0), lack.mean(axis=0)
+        centred = features - mean
+        cross = (lack - middle).T @ centred / count
+        return Paired(count, mean, centred.T @ centred / count, middle, cross, np.mean(lack**2, axis=0))
+
+    def plus(self, other: Paired) -> Paired:
+        """Return the moments of both together; means are subtracted before anything is multiplied. O(p (p + k))."""
+        count = self.count + other.count
+        one, two = self.count / count, other.count / count
+        step, moved = other.mean - self.mean, other.lack - self.lack
+        return Paired(
+            count,
+            self.mean + two * step,
+            one * self.gram + two * other.gram + one * two * np.outer(step, step),
+            self.lack + two * moved,
+            one * self.cross + two * other.cross + one * two * np.outer(moved, step),
+            one * self.power + two * other.power,
+        )
+
+    def explained(self, step: Array, shift: Array) -> tuple[Array, Array]:
+        """Return the mean of e d and of d^2 by output, both (k,), where e is lacking and d = step . a + shift is added.
+
+        Adding t d leaves a mean square error of power - 2 t (e d) + t^2 (d^2).
+
+        Args:
+            step: Shape (k, p).
+            shift: Shape (k,).
+        """
+        added = step @ self.mean + shift
+        along = np.einsum("kp,kp->k", step, self.cross) + self.lack * added
+        return along, np.einsum("kp,kp->k", step @ self.gram, step) + added**2
+
+
+def correction(paired: Paired, constant_allowed: bool, ridge: float = RIDGE) -> tuple[Array, Array]:
+    """Return what to add to outgoing weights and constant so that a narrower model lacks least.
+
+    With features a of the kept neurons inside the narrower model and e, what its readout lacks of the original's,
+
+        D = Cov(e, a) (Cov(a) + r I)^{-1},      d = E e - D E a        in units where every feature varies by 1.
+
+    Minimising E |e - D a - d|^2 + r |D|^2 is the refit to the original's outputs centred on the present weights. The
+    features need not be what they were in the original: this is where errors of layers in front are made up for.
+
+    Args:
+        paired: Moments of p features and k outputs.
+        constant_allowed: Whether the constant may change; otherwise d = 0 and nothing is centred.
+        ridge: Ridge in units of a feature's variance.
+
+    Returns:
+        D of shape (k, p) and d of shape (k,). O(p^3 + k p^2).
+
+    Raises:
+        FloatingPointError: A moment is not finite.
+
+    Source: the normal equations of least squares; Frantar & Alistarh 2023 and Luo et al. 2017 fit a pruned layer to the
+        original's outputs from the pruned model's inputs likewise, without the centring ridge.
+    """
+    moments = seen(Moments(paired.mean, paired.gram), constant_allowed)
+    cross = paired.cross if constant_allowed else paired.cross + np.outer(paired.lack, paired.mean)
+    if not np.isfinite(cross).all():
+        raise FloatingPointError("the outputs are not finite on every sample")
+    correlation, deviation = standardise(moments)
+    inverse = np.divide(1.0, deviation, out=np.zeros_like(deviation), where=deviation > 0)
+    factor, _ = _factor(correlation, ridge)
+    step = cho_solve(factor, (cross * inverse).T).T * inverse
+    shift = paired.lack - step @ paired.mean if constant_allowed else np.zeros_like(paired.lack)
+    return step, shift
