@@ -87,6 +87,8 @@ def _options(ort: Any, threads: int | None, optimise: bool) -> Any:
     # Left to itself the library pins its threads to cores, and complains where a container forbids that.
     options.intra_op_num_threads = threads or _cores()
     options.use_deterministic_compute = True
+    # Threads that spin while they wait take the cores that other work of this run, or of other runs, needs.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options

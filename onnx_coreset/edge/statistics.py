@@ -111,8 +111,8 @@ def collect(
     feeder: Feeder,
     count: int,
     generator: Callable[[], np.random.Generator],
-    first: int = 0,
     axes: Mapping[str, int] = MappingProxyType({}),
+    most: int | None = None,
 ) -> dict[str, Samples]:
     """Collect inputs of several layers.
 
@@ -123,8 +123,8 @@ def collect(
         feeder: Source of the model's inputs.
         count: Rows wanted a tensor; fewer where the feeder ends first. Rows that are not finite are left out.
         generator: Makes the source of randomness, from the start, once a group of tensors.
-        first: Number of the first run.
         axes: Axis of the inputs, counted from the end, by tensor name, where it is not the last.
+        most: Largest number of runs; None for one a row.
 
     Returns:
         Samples by tensor name; names that the model cannot give are left out.
@@ -137,7 +137,7 @@ def collect(
     while waiting:
         rng = generator()
         session = Session(with_outputs(model, [n for n in waiting if n not in _inputs(model)]), provider)
-        feed = feeder.feed(first, rng)
+        feed = feeder.feed(0, rng)
         values = {**feed, **session.run(feed, [n for n in waiting if n not in feed])}
         group: list[str] = []
         total = 0
@@ -153,7 +153,7 @@ def collect(
         # Rows are chosen by a source of each tensor's own: what else is collected does not move them.
         key = int(generator().integers(2**63))
         picks = {name: np.random.default_rng([key, zlib.crc32(name.encode())]) for name in group}
-        found |= _fill(session, picks, values, feeder, count, rng, first, axes)
+        found |= _fill(session, picks, values, feeder, count, rng, axes, count if most is None else most)
         done = set(group) if group else set(waiting)
         done |= {n for n in waiting if n not in values}
         waiting = [n for n in waiting if n not in done]
@@ -171,15 +171,15 @@ def _fill(
     feeder: Feeder,
     count: int,
     rng: np.random.Generator,
-    first: int,
     axes: Mapping[str, int],
+    most: int,
 ) -> dict[str, Samples]:
     """Run until every tensor of the group, the keys of `picks`, has `count` rows."""
     names = list(picks)
     parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
     have = dict.fromkeys(names, 0)
     ranks = {name: values[name].ndim for name in names}
-    run = first
+    run = 0
     while names:
         for name in names:
             turned = np.moveaxis(values[name], axes.get(name, -1), -1)
@@ -193,7 +193,7 @@ def _fill(
         run += 1
         short = [name for name in names if have[name] < count]
         # A run that gave nothing usable will not give more: one row a run is the least that counts.
-        enough = run - first >= count or (feeder.runs is not None and run >= feeder.runs)
+        enough = run >= min(count, most) or (feeder.runs is not None and run >= feeder.runs)
         if not short or enough:
             break
         feed: Feed = feeder.feed(run, rng)

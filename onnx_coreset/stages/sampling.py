@@ -34,7 +34,7 @@ from onnx_coreset.stages.opening import Opened
 FIT, HOLD, FRESH = 0, 1, 2
 _LARGEST_ROOT = 2048
 _MACS = 2 * 10**11
-_ENOUGH = 16384
+_FEW, _ENOUGH = 4096, 16384
 
 
 @dataclass(frozen=True)
@@ -83,15 +83,21 @@ def stream(seed: int, name: str, stage: int = 0) -> np.random.Generator:
 def rows_wanted(options: Options, opened: Opened) -> int:
     """Return how many samples to fit to: as asked, or 16,384 or four a neuron of the widest layer, whichever is more.
 
-    Where running the model that often would cost more than about 2e11 multiplications, fewer: down to eight a neuron.
+    Where running the model that often would cost more than about 2e10 multiplications, 4,096; where that would cost
+    ten times as much, fewer: down to eight a neuron.
     """
     if options.samples is not None:
         return options.samples
-    # Those left out by --exclude count too: leaving one out moves no other.
-    taken = [place.width for place in opened.places if isinstance(place, Space) or place.code == "excluded"]
-    widest = max((width for width in taken if width is not None), default=0)
+    widest = _widest(opened)
     affordable = _MACS // max(opened.facts.macs or 1, 1)
-    return max(4 * widest, min(_ENOUGH, max(affordable, 8 * widest, 512)))
+    cheap = max(affordable // 10, min(_FEW, affordable))
+    return max(4 * widest, min(_ENOUGH, max(cheap, 8 * widest, 512)))
+
+
+def _widest(opened: Opened) -> int:
+    """Return the neurons of the widest layer; those left out count too: leaving one out moves no other."""
+    taken = [place.width for place in opened.places if isinstance(place, Space) or place.code == "excluded"]
+    return max((width for width in taken if width is not None), default=0)
 
 
 def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
@@ -109,7 +115,6 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     if feeder is None:
         return Sources(None, None, {}, notes)
     held_back = (feeder, 0)
-    first = 0
     if isinstance(feeder, Given):
         held_back, feeder, few = _held_back(feeder, opened)
         notes += few
@@ -120,20 +125,17 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     names = [n for s in opened.spaces if axes[n := s.producer.input.name] == s.input_axis and _reachable(opened, s)]
     count = rows_wanted(options, opened)
     held = max(64, count // 4)
+    # A model that takes one sample a run is run fewer times: each run has a price of its own.
+    runs = options.samples or max(_FEW, 4 * _widest(opened))
+
+    def collected(source: Feeder, stage: int, rows: int, runs: int) -> dict[str, Samples]:
+        return collect(
+            opened.model, provider, names, source, rows, lambda: stream(options.seed, "inputs", stage), axes, runs
+        )
+
     try:
-        fit = collect(
-            opened.model,
-            provider,
-            names,
-            feeder,
-            count + held,
-            lambda: stream(options.seed, "inputs", FIT),
-            first,
-            axes,
-        )
-        fresh = collect(
-            opened.model, provider, names, held_back[0], held, lambda: stream(options.seed, "inputs", FRESH), axes=axes
-        )
+        fit = collected(feeder, FIT, count + held, runs + runs // 4)
+        fresh = collected(held_back[0], FRESH, held, max(64, runs // 4))
     except RuntimeRefused as refused:
         if options.inputs != "auto":
             raise UsageError(f"--inputs {options.inputs}: the model does not run on them: {refused}") from refused
@@ -152,7 +154,7 @@ def _held_back(given: Given, opened: Opened) -> tuple[tuple[Feeder, int], Feeder
         return (given, 0), given, (few,)
     rest = replace(given, feeds=given.feeds[:-back])
     firsts = [tensor.shape[0] for tensor in opened.document.graph.inputs if tensor.shape]
-    fixed = any(isinstance(first, int) and first > 1 for first in firsts)
+    fixed = any(isinstance(first, int) and first > 0 for first in firsts)
     return (replace(given, feeds=given.feeds[-back:]), 0), augmented(rest, fixed) or rest, ()
 
 

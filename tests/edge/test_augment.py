@@ -51,10 +51,11 @@ def test_inputs_of_one_sample_are_mixed_alike() -> None:
 
 
 def test_runs_of_a_fixed_first_size_are_samples_themselves() -> None:
-    parts = [X[i : i + 5] for i in range(0, 30, 5)]
-    feeder = augmented(runs(*parts), fixed=True)
-    assert feeder is not None
-    assert feeder.feed(6, np.random.default_rng(0))["x"].shape == (5, 4)
+    for size in (1, 5):
+        parts = [X[i : i + size] for i in range(0, 30, size)]
+        feeder = augmented(runs(*parts), fixed=True)
+        assert feeder is not None
+        assert feeder.feed(len(parts), np.random.default_rng(0))["x"].shape == (size, 4)
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,13 @@ def test_a_user_with_few_runs_loses_no_rows() -> None:
     assert np.array_equal(found["x"].rows, x.reshape(100, 6))
 
 
+def test_there_are_no_more_runs_than_allowed() -> None:
+    one = feeder((1, 4, 6))
+    found = collect(MODEL, ON_CPU, ["x"], one, 80, rng(), most=3)["x"].rows
+    # Four rows a run.
+    assert len(found) == 12 and len(collect(MODEL, ON_CPU, ["x"], one, 80, rng())["x"].rows) == 80
+
+
 def test_rows_that_are_not_finite_are_left_out() -> None:
     x = np.ones((6, 1, 6), np.float32)
     x[[1, 4], 0, 2] = np.nan, np.inf

@@ -133,7 +133,7 @@ def test_inputs_along_another_axis_are_collected_as_rows() -> None:
         "h = MatMul(L, x)", "z = Relu(h)", "y = MatMul(R, z)", inputs={"x": [2, 3, 4]}, L=array(6, 3), R=array(4, 6)
     )
     rng = np.random.default_rng
-    samples = collect(proto, CPU, ["x"], Feeder(), 8, lambda: rng(0), 0, {"x": -2})["x"]  # type: ignore[arg-type]
+    samples = collect(proto, CPU, ["x"], Feeder(), 8, lambda: rng(0), {"x": -2})["x"]  # type: ignore[arg-type]
     assert samples.rows.shape == (8, 3) and samples.axis == -2 and samples.rank == 3
     assert np.array_equal(np.diff(samples.rows, axis=1), np.full((8, 2), 4.0))
 
