@@ -22,16 +22,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.certificates.eigen import level
 from onnx_coreset.core.certificates.forms import Form
-from onnx_coreset.core.certificates.policy import Policy, Signs, descend
+from onnx_coreset.core.certificates.policy import Policy, descend
+from onnx_coreset.core.certificates.relaxed import Signs
 from onnx_coreset.core.certificates.rounding import TINY, gamma, norms
 
 __all__ = ["Scaled", "affine", "scaled"]
 
-_ROW_FLOOR = 1e-7
+_FLOORS = (1e-7, 1e-5, 1e-3, 1e-2)
+_NEAR = 0.02
 _COLUMN_FLOOR = 1e-3
 _STARTS = 8
 
@@ -135,21 +138,30 @@ def _evaluate(ready: Scaled, index: int, sides: Signs, policy: Policy, place: in
     last = up * form.offset[plus] - slopes[:, 1:].T @ fixed
     magnitude = float((np.abs(form.lin[index]) + np.abs(form.weights[index])) @ ready.size)
     loose = gamma(2 * rows.shape[0] + 40) * magnitude + rows.size * TINY
-    row_scale, column_scale = _scales(policy, place, some, ready.ball)
-    cross = np.concatenate([head[None], body]) * row_scale[:, None] * column_scale
-    corner = np.zeros((1 + up.size, 1 + up.size))
-    corner[0, 1:] = corner[1:, 0] = last * row_scale[0] * row_scale[1:]
-    budget = float(np.sum(1.0 / np.square(row_scale)) + np.sum(1.0 / np.square(column_scale)))
-    value = 0.5 * level(corner, cross) * budget * (1.0 + gamma(rows.shape[1] + up.size + 20))
-    return float(value - slopes[:, 0] @ fixed + loose)
+    whole = np.concatenate([head[None], body])
+    constant = float(loose - slopes[:, 0] @ fixed)
+    value = float("inf")
+    for floor in _FLOORS:
+        row_scale, column_scale = _scales(policy, place, some, ready.ball, floor)
+        corner = np.zeros((1 + up.size, 1 + up.size))
+        corner[0, 1:] = corner[1:, 0] = last * row_scale[0] * row_scale[1:]
+        budget = float(np.sum(1.0 / np.square(row_scale)) + np.sum(1.0 / np.square(column_scale)))
+        top = level(corner, whole * row_scale[:, None] * column_scale)
+        value = min(value, constant + 0.5 * top * budget * (1.0 + gamma(rows.shape[1] + up.size + 20)))
+        # Single precision leaves small multipliers too small: then others, a little too large, do better.
+        if value <= policy.values[place] + _NEAR * abs(policy.values[place]):
+            break
+    return value
 
 
-def _scales(policy: Policy, place: int, some: Array, ball: bool) -> tuple[Array, Array]:
+def _scales(policy: Policy, place: int, some: NDArray[np.bool_], ball: bool, floor: float) -> tuple[Array, Array]:
     """Return (1 + a,) and (1,) or (d,) positive scales, one over the roots of the multipliers."""
     rows = policy.rows[place][np.concatenate([[True], some])]
     columns = policy.columns[place]
-    if not (np.isfinite(rows).all() and np.isfinite(columns).all()) or rows.sum() <= 0 or columns.sum() <= 0:
-        rows, columns = np.ones(rows.shape), np.ones(columns.shape)
-    rows = np.maximum(rows, _ROW_FLOOR * rows.sum())
-    columns = columns if ball else np.maximum(columns, _COLUMN_FLOOR * columns.max())
+    total = float(rows.sum() + columns.sum())
+    if not (np.isfinite(total) and total > 0):
+        rows, columns, total = np.ones(rows.shape), np.ones(columns.shape), 2.0
+    rows = np.maximum(rows, floor * total)
+    least = 0.0 if ball else _COLUMN_FLOOR * float(columns.max())
+    columns = np.maximum(columns, max(least, floor * total / columns.size))
     return 1.0 / np.sqrt(rows), 1.0 / np.sqrt(columns)

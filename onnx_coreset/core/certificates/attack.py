@@ -2,8 +2,8 @@
 
 Ascent on D over the unit ball or box from many starts, all outputs and both signs at once: the first third of the
 steps goes where the gradient is steepest from the middle, x = g / ||g|| or sign(g); the others move by .3, then .06
-of it and come back into the domain. The best point of every start's path counts. A convex function would be climbed
-by the first kind of step alone; D is none, and there they cycle.
+of it and less, and come back into the domain. The best point of every start's path counts. A convex function would be
+climbed by the first kind of step alone; D is none, and there they cycle.
 
 The value of a point is computed in float64 in the layers' own coordinates, at an input that lies in the domain for
 sure, and what rounding may have added is taken off: an interval of D(x) is evaluated, and its closer end counts."""
@@ -24,8 +24,11 @@ from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 __all__ = ["Attack", "attack", "surely"]
 
 _FIRST, _SECOND = 0.3, 0.06
+_LAST = 0.05
 _FAR = 1e-3
 _MOST = 4_000_000
+_CHEAP = 2e8
+_MOST_RESTARTS = 64
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,7 @@ def attack(
         layer: The difference of two layers, k outputs, in the domain's coordinates.
         domain: The domain.
         steps: Steps from every start.
-        restarts: Random starts for every output and sign.
+        restarts: Random starts for every output and sign, at least; more where they are cheap.
         rng: For the starts.
         starts: Further starts, points of the unit ball or box for both signs of every output, shape (2 k, S, d).
         deadline: On the clock of `time.monotonic`: after it, no more than one step is made for further outputs.
@@ -97,13 +100,16 @@ def attack(
     ball, size, outputs = layer.frame.ball, layer.frame.rows.shape[1], layer.outputs
     reduced = _Ascent.of(layer)
     given = 0 if starts is None else starts.shape[1]
+    # Small layers are searched from more starts: it costs nothing.
+    work = 2.0 * outputs * steps * max(1, layer.low.size) * size
+    restarts = int(np.clip(_CHEAP / max(work, 1.0), restarts, max(restarts, _MOST_RESTARTS)))
     part = max(1, _MOST // (2 * max(1, restarts + given) * max(1, layer.low.size + size)))
     worst, value = np.empty((outputs, size)), np.empty(outputs)
     for begin in range(0, outputs, part):
         own = np.arange(begin, min(begin + part, outputs))
         both = np.concatenate([own, outputs + own])
         shape = (both.size, restarts, size)
-        first = rng.standard_normal(shape) if ball else rng.choice([-1.0, 1.0], shape)
+        first = rng.standard_normal(shape) if ball else rng.uniform(-1.0, 1.0, shape)
         first = first if starts is None else np.concatenate([starts[both], first], axis=1)
         if ball:
             lengths = np.linalg.norm(first, axis=2, keepdims=True)
@@ -183,8 +189,14 @@ class _Ascent:
             best[better], top[better] = points[np.arange(count), lead][better], reached[better]
             if step == steps or (step and time.monotonic() > deadline):
                 break
-            size = 0.0 if 3 * step < steps else _FIRST if 3 * step < 2 * steps else _SECOND
-            points = self._moved(points, gradient, size)
+            # Steps shrink in the last third: the worst point may lie inside the domain, or on a smooth border.
+            late = 3 * step - 2 * steps
+            size = 0.0 if 3 * step < steps else _FIRST if late < 0 else _SECOND * _LAST ** (late / steps)
+            moved = self._moved(points, gradient, size)
+            if size == 0:
+                # Every other start stays near where it began: there are peaks inside the domain, too.
+                moved[:, 1::2] = self._moved(points[:, 1::2], gradient[:, 1::2], _FIRST)
+            points = moved
         return best
 
     def _moved(self, points: Single, gradient: Single, size: float) -> Single:

@@ -197,7 +197,9 @@ def _spend(
     steps, rank = plan.ball if frame.ball else plan.box
     found = np.full(2 * outputs, np.inf)
     points = np.zeros((2 * outputs, 8, frame.rows.shape[1]))
-    if frame.rows.size == 0 or not (np.isfinite(frame.rows).all() and np.isfinite(form.weights).all() and np.isfinite(form.lin).all()):
+    if frame.rows.size == 0 or not (
+        np.isfinite(frame.rows).all() and np.isfinite(form.weights).all() and np.isfinite(form.lin).all()
+    ):
         return found, points[:, :0]
     ready = scaled(form, frame.rows, frame.reach, frame.ball)
     order = np.argsort(-np.maximum(best[:outputs], best[outputs:]), kind="stable")
