@@ -28,6 +28,7 @@ from onnx_coreset.graph.skip import Skip
 from onnx_coreset.options import Options
 from onnx_coreset.report import FileFacts, Report, Result, Validation
 from onnx_coreset.stages import summary
+from onnx_coreset.stages.correcting import corrected
 from onnx_coreset.stages.doubts import doubts
 from onnx_coreset.stages.judging import Judged, judge
 from onnx_coreset.stages.narrowing import Narrowed
@@ -155,6 +156,8 @@ def _done(
     """Narrow, judge, report and write."""
     with clock("narrow"):
         chains = narrow(analysis, options, tell, keep)
+    with clock("correct"):
+        chains = corrected(chains, analysis.opened, analysis.found, options, analysis.provider, tell)
     with clock("polish"):
         chains = polished(chains, analysis.opened, analysis.found, options, analysis.provider, tell)
     with clock("validate"):
