@@ -67,6 +67,11 @@ class Candidates:
         return np.concatenate([path, np.zeros(self.layer.width - path.size)])
 
     @property
+    def lossless(self) -> int:
+        """How many neurons can be dropped without any error."""
+        return self.layer.width - self.base.width
+
+    @property
     def held(self) -> int:
         """Bytes of what was computed of the layer as a whole."""
         return sum(gram.nbytes for gram in {id(m): m.gram for m in self.moments}.values())

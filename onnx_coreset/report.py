@@ -158,6 +158,8 @@ class ChainReport:
         polish: That its weights were polished, or None where they were not.
         curve: (width, relative rms) as predicted under the law that was fitted to, for some widths, increasing; None
             where the method does not tell.
+        lossless: How many neurons were, or could be, dropped without any error, whatever the inputs are: constant,
+            duplicate or unread ones. None where that was not looked at.
     """
 
     name: str
@@ -178,6 +180,7 @@ class ChainReport:
     error: ErrorFacts = field(default_factory=ErrorFacts)
     polish: PolishFacts | None = None
     curve: tuple[tuple[int, float], ...] | None = None
+    lossless: int | None = None
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from onnx_coreset.report import ChainReport, Report
 
-__all__ = ["clean", "count", "norms", "offer", "size", "small", "target", "whole"]
+__all__ = ["clean", "count", "free", "norms", "offer", "size", "small", "target", "whole"]
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -54,6 +54,13 @@ def offer(chain: ChainReport) -> str:
         return ""
     width, error = narrower[-1]
     return f"{clean(chain.name)}: {width:,} of {chain.width_before:,} would cost {small(error)} (rms / spread)"
+
+
+def free(chain: ChainReport) -> str:
+    """Return how many neurons of a layer cost nothing, "" where there are none or that is unknown."""
+    if not chain.lossless:
+        return ""
+    return f"{chain.lossless:,} of {chain.width_before or 0:,} neurons of {clean(chain.name)}"
 
 
 def count(number: int, noun: str) -> str:

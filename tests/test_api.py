@@ -550,6 +550,7 @@ CHAIN = frozenset(
         "error",
         "polish",
         "curve",
+        "lossless",
     ]
 )
 

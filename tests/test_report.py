@@ -30,7 +30,7 @@ LONG = "/encoder/layer.0/intermediate/intermediate_act_fn/Mul_1_output_0"
 FILE_KEYS = ["path", "bytes", "parameters", "macs", "sha256"]
 CHAIN_KEYS = [
     "name", "activation", "features", "consumers", "law", "inputs", "outputs", "width_before", "width_after",
-    "kept", "method", "eps", "status", "code", "reason", "error", "polish", "curve",
+    "kept", "method", "eps", "status", "code", "reason", "error", "polish", "curve", "lossless",
 ]  # fmt: skip
 ERROR_KEYS = [
     "unit", "spread", "rms", "p99", "max", "relative", "worst_output", "carried_rms", "samples", "outside",

@@ -48,6 +48,7 @@ class Narrowed:
         ran: Whether ONNX Runtime measured the error; otherwise it was computed in float64.
         curve: (width, relative rms) as predicted, or None.
         polish: What it was before its weights were polished, or None where they were not.
+        lossless: How many neurons could be dropped without any error, or None where that was not looked at.
     """
 
     space: Space
@@ -60,6 +61,7 @@ class Narrowed:
     ran: bool = True
     curve: tuple[tuple[int, float], ...] | None = None
     polish: Polished | None = None
+    lossless: int | None = None
 
     @property
     def narrower(self) -> bool:
@@ -122,7 +124,8 @@ class Prepared:
     def whole(self, code: str, reason: str, seed: int, curve: tuple[tuple[int, float], ...] | None = None) -> Narrowed:
         """Return the chain kept as it is, with the reason."""
         kept = whole(self.layer, self.method.name, seed)
-        return Narrowed(self.space, self.layer, self.inputs, kept, None, code, reason, curve=curve)
+        free = self.made[0].lossless if self.made else None
+        return Narrowed(self.space, self.layer, self.inputs, kept, None, code, reason, curve=curve, lossless=free)
 
 
 def prepare(space: Space, opened: Opened, found: Sources, method: Method, options: Options) -> Prepared | Skip:
@@ -212,7 +215,8 @@ def _measured(
         found, ran = measure(alone, space.name, coreset, inputs, provider, run=options.validate)
         worst = found.norm(options.error, options.absolute)
         finite = np.isfinite(found.max) and all(np.isfinite(w).all() for w in coreset.outgoing)
-        tried = Narrowed(space, chain.layer, inputs, coreset, found, ran=ran, curve=choice.curve(width))
+        curve, free = choice.curve(width), choice.lossless
+        tried = Narrowed(space, chain.layer, inputs, coreset, found, ran=ran, curve=curve, lossless=free)
         if finite and (eps is None or worst <= eps):
             return tried
         if finite and eps is not None and best is None and found.explained(options.error, options.absolute, eps):

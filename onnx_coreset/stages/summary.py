@@ -92,6 +92,7 @@ def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, Tensor
         reason=None if narrower else chain.reason,
         error=_errors(chain, options, carried) if narrower else ErrorFacts(),
         curve=chain.curve,
+        lossless=chain.lossless,
         polish=None if chain.polish is None else PolishFacts(chain.polish.together, chain.polish.error),
     )
 
