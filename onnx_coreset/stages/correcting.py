@@ -15,7 +15,7 @@ matters for the largest of them, and classifiers of images lost by it (half a po
 
 Cost: for every later chain, writing the model, running it and the original on as many inputs as layers are fitted to,
 O(N p (p + k)) for the moments of p features and k outputs, and O(p^3) for the fit. Where all the runs would cost more
-than about 2e11 multiplications, there are fewer, and where those would be too few, none.
+than about 2e11 multiplications, or be more than 8,192, there are fewer; where those would be too few, none.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _FIT, _HOLD = 6, 7
 _LEAST_RUNS, _LEAST_ROWS = 6, 32
 _A_FEATURE = 4
 _HALVINGS = 4
-_MACS = 2 * 10**11
+_MACS, _RUNS = 2 * 10**11, 8192
 
 Step = tuple[Array, Array]
 """What is added to the weights (k, p) and to the constant (k,) of a reader."""
@@ -190,7 +190,7 @@ def _run(
         for s in session.inputs
     ]
     cost = max(opened.facts.macs or 1, 1) * max(repeats, default=1)
-    runs = int(_MACS // (2 * cost * len(waiting)))
+    runs = int(min(_MACS // (2 * cost), _RUNS) // len(waiting))
     if runs < _LEAST_RUNS:
         return None
     feeders = ((found.feeder, 0), found.held_back)

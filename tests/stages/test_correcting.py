@@ -216,6 +216,11 @@ def test_it_does_not_run_where_that_is_dear(tmp_path: Path, monkeypatch: pytest.
     for runs, moved in ((5, False), (6, True)):
         monkeypatch.setattr(correcting, "_MACS", runs * run_cost)
         assert (case.corrected(before)[1] is not before[1]) is moved
+    monkeypatch.setattr(correcting, "_MACS", 10**9)
+    for runs, moved in ((5, False), (6, True)):
+        # Each run has a price of its own.
+        monkeypatch.setattr(correcting, "_RUNS", runs)
+        assert (case.corrected(before)[1] is not before[1]) is moved
 
 
 @pytest.mark.parametrize("seed", range(2))
