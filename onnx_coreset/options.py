@@ -135,7 +135,7 @@ OPTIONS: tuple[Option, ...] = (
            checks.method, str, "NAME"),
     Option(("--no-refit",), "refit", _HOW, "keep the outgoing weights that the method itself gives", const=False),
     Option(("--polish", "--no-polish"), "polish", _HOW,
-           "refine all weights of the kept neurons, incoming ones too (default: briefly, where no error is bounded)"),
+           "refine all weights of the kept neurons, incoming ones too (default: briefly, on inputs that are real)"),
     Option(("--seed",), "seed", _HOW, "seed of every random draw", checks.at_least(0), checks.whole, "N"),
     Option(("--inputs",), "inputs", _INPUTS, "what the model's inputs look like: a law, or arrays by input name",
            checks.file(".npz", *INPUT_KINDS), str, "{auto,ball,synthetic}|FILE.npz"),
@@ -183,8 +183,8 @@ class Options:
         absolute: `eps` is in the layer's own numbers, not in units of its spread.
         method: Name of a method, or a method itself.
         refit: Outgoing weights are fitted by least squares.
-        polish: All weights of the kept neurons are refined, incoming ones too; None for a short time, where no error is
-            bounded and it is cheap.
+        polish: All weights of the kept neurons are refined, incoming ones too; None for a short time, where
+            inputs are real, no error is bounded and it is cheap.
         seed: Seed of every random draw.
         inputs: "auto", "ball", "synthetic" or the path of an .npz file.
         radius: Radius of the ball of inputs, or None.

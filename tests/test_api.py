@@ -403,7 +403,7 @@ RNG = np.random.default_rng(3)
 def test_a_fifth_of_the_users_samples_is_held_back(shape: tuple[int, ...], held: int, tmp_path: Path) -> None:
     report = optimize(SMALL, ratio=0.5, inputs=npz(tmp_path, x=RNG.standard_normal(shape)), **CPU).report
     assert report.chains[0].error.samples == held
-    assert (report.chains[0].law, report.validation.law) == ("inputs", "inputs")
+    assert (report.chains[0].law, report.validation.law) == ("inputs, augmented", "inputs")
 
 
 def test_the_last_fifth_is_what_is_measured_on(tmp_path: Path) -> None:

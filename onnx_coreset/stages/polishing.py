@@ -66,7 +66,8 @@ def polished(
 ) -> list[Narrowed | Skip]:
     """Return the chains with the weights of their neurons refined, where that is asked for and helps.
 
-    Where nothing is said of it, chains are polished if no bound on an error was asked for, as long as it is cheap.
+    Where nothing is said of it, chains are polished if the inputs are real and no bound on an error was asked for, as
+    long as it is cheap. On invented inputs it mostly helps, but not always.
 
     Args:
         chains: What became of each place.
@@ -77,10 +78,10 @@ def polished(
         tell: Called with (stage, done, total, detail).
     """
     result = list(chains)
-    bounded = options.target in ("eps", "output_eps")
-    if not options.refit or not options.validate or (not options.polish if bounded else options.polish is False):
-        return result
     invented = not isinstance(found.feeder, Given | Augmented)
+    unasked = invented or options.target in ("eps", "output_eps")
+    if not options.refit or not options.validate or (not options.polish if unasked else options.polish is False):
+        return result
     present = [chain for chain in chains if isinstance(chain, Narrowed)]
     place = {id(chain): index for index, chain in enumerate(chains)}
     spent = 0.0
