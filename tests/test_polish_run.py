@@ -64,9 +64,17 @@ def test_polish_lowers_the_measured_error_of_a_trained_net(given: bool, tmp_path
 
 
 @pytest.mark.parametrize(
-    "asked", [{"ratio": 0.5}, {"ratio": 0.5, "polish": False}, {"eps": 0.3}, {"output_eps": 0.5}, {"ratio": 0.5, "validate": False},
-              {"ratio": 0.5, "refit": False}, {"ratio": 1.0, "polish": True}]
-)  # fmt: skip
+    "asked",
+    [
+        {"ratio": 0.5},
+        {"ratio": 0.5, "polish": False},
+        {"eps": 0.3},
+        {"output_eps": 0.5},
+        {"ratio": 0.5, "validate": False},
+        {"ratio": 0.5, "refit": False},
+        {"ratio": 1.0, "polish": True},
+    ],
+)
 def test_nothing_is_polished_that_need_not_be(asked: dict[str, Any]) -> None:
     result = optimize(SMALL, **asked, **FEW)
     assert all(chain.polish is None for chain in result.report.chains)
