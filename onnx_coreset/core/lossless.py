@@ -1,11 +1,14 @@
-"""What can be dropped without any error: constant, duplicate and unread neurons.
+"""What can be dropped without any error: constant, duplicate, collinear and unread neurons.
 
     constant    incoming weights are zero: f(b) moves to the constant, where every readout may change its own
     duplicate   same incoming weights, bias and activation parameters: outgoing weights are added up
+    collinear   incoming weights and bias r > 0 times another's, where f(r t) = r f(t), up to the rounding of float32,
+                in which they were stored: outgoing weights are added up, times r
     unread      every outgoing weight is zero
 
 A product or another function of several neurons is constant where all are, a product also where one is constantly
-zero; it is a duplicate where all are. All of it is exact in real arithmetic, whatever the inputs are.
+zero; it is a duplicate where all are. All of it is exact in real arithmetic, whatever the inputs are, collinear neurons
+to the last digit or two of float32.
 """
 
 from __future__ import annotations
@@ -15,15 +18,19 @@ from dataclasses import dataclass, fields, is_dataclass
 
 import numpy as np
 
+from onnx_coreset.core.activations.record import Named
 from onnx_coreset.core.arrays import Array, Indices, frozen
 from onnx_coreset.core.features import Part, Seen
 from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Joint, Neurons, shrink
+
+_MULTIPLE = 2.0**-22
+"""Largest difference of two directions, in units of their largest entry, that rounding to float32 explains."""
 
 _PROBES = (-7.3, -2.1, -0.9, -0.31, -0.04, 0.0, 0.02, 0.27, 0.83, 1.9, 3.7, 8.1)
 
 
 def lossless(layer: HiddenLayer) -> Coreset:
-    """Return the smallest coreset that the three exact rules give.
+    """Return the smallest coreset that the exact rules give.
 
     Args:
         layer: The hidden layer, n neurons.
@@ -39,6 +46,7 @@ def lossless(layer: HiddenLayer) -> Coreset:
         fixed = _constants(layer, columns, outgoing, constant)
         alive[fixed] = False
         _merge(layer.width, columns, alive, outgoing)
+        _align(layer, alive, outgoing)
     alive &= np.any([np.any(w != 0, axis=(0, 2)) for w in outgoing], axis=0)
     if not alive.any():
         alive[0] = True
@@ -119,6 +127,36 @@ def _merge(width: int, columns: list[tuple[_Column, ...]], alive: Array, outgoin
         np.add.at(weights.transpose(1, 0, 2), leader[extra], weights.transpose(1, 0, 2)[extra])
         weights[:, extra] = 0.0
     alive[extra] = False
+
+
+def _align(layer: HiddenLayer, alive: Array, outgoing: list[Array]) -> None:
+    """Add the outgoing weights of positive multiples to those of the first neuron of their direction.
+
+    Directions are sorted by a projection of their own: multiples are neighbours there, and are compared entry by entry.
+    """
+    first = layer.readouts[0].features
+    if any(readout.features is not first for readout in layer.readouts) or not isinstance(first, Neurons):
+        return
+    # Neurons with slopes of their own (PRelu) are left to the selection.
+    if not isinstance(first.activation, Named) or not first.activation.properties.homogeneous:
+        return
+    if any(np.ndim(parameter) for parameter in first.activation.parameters):
+        return
+    rows = np.concatenate([first.incoming, first.bias[:, None]], axis=1)
+    size = np.abs(rows).max(axis=1)
+    live = np.flatnonzero(alive & (size > 0))
+    units = rows[live] / size[live, None]
+    order = np.argsort(units @ np.cos(np.arange(rows.shape[1]) + 1.0), kind="stable")
+    units, live = units[order], live[order]
+    fresh = np.abs(np.diff(units, axis=0, prepend=np.inf)).max(axis=1, initial=0.0) > _MULTIPLE
+    lead = np.flatnonzero(fresh)[np.cumsum(fresh) - 1]
+    extra = np.flatnonzero(~fresh & (np.abs(units - units[lead]).max(axis=1, initial=0.0) <= _MULTIPLE))
+    one, other = live[lead[extra]], live[extra]
+    for weights in outgoing:
+        moved = weights[:, other] * (size[other] / size[one])[:, None]
+        np.add.at(weights.transpose(1, 0, 2), one, moved.transpose(1, 0, 2))
+        weights[:, other] = 0.0
+    alive[other] = False
 
 
 def _parameters(value: object, width: int) -> Iterator[Array]:

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hidden_layers import EPS, RELU, Capped, Columns, PRelu, neurons, plain, readout
+from onnx_coreset.core.activations import ACTIVATIONS
 from onnx_coreset.core.activations.evaluate import run
-from onnx_coreset.core.activations.program import Program, Step
-from onnx_coreset.core.activations.record import Composite
+from onnx_coreset.core.activations.program import Activation, Program, Step
+from onnx_coreset.core.activations.record import Composite, Named
 from onnx_coreset.core.layer import Coreset, Gated, HiddenLayer, Neurons, Readout, restrict, shrink
 from onnx_coreset.core.lossless import compose, lossless, reduced, widened
 
@@ -360,3 +361,44 @@ def test_widening_to_no_more_than_there_are_changes_nothing(width: int) -> None:
     layer = plain(9)
     base: Coreset = restrict(layer, np.array([0, 3, 4, 7]))
     assert widened(layer, base, width).kept.tolist() == [0, 3, 4, 7]
+
+
+NAMED = Named(next(record for record in ACTIVATIONS if record.name == "Relu"))
+
+
+def multiples(activation: Activation, factors: dict[int, float], dtype: type = np.float32) -> HiddenLayer:
+    """A layer whose neurons `factors` are those multiples of neuron 1, as float32 stores them."""
+    part = plain(8, activation=activation).readouts[0]
+    rows, biases = (np.array(v, dtype=dtype) for v in (part.features.incoming, part.features.bias))
+    for j, factor in factors.items():
+        rows[j], biases[j] = rows[1] * dtype(factor), biases[1] * dtype(factor)
+    features = Neurons(rows.astype(np.float64), biases.astype(np.float64), part.features.activation)
+    return HiddenLayer(8, (replace(part, features=features),))
+
+
+@pytest.mark.parametrize(
+    ("factors", "kept"),
+    [({4: 3.7}, 7), ({4: 0.013, 6: 2.0}, 6), ({4: -1.0}, 8), ({4: -3.7, 5: 3.7}, 7), ({0: 1e6, 7: 1e-6}, 6)],
+)
+def test_positive_multiples_of_a_homogeneous_neuron_are_one(factors: dict[int, float], kept: int) -> None:
+    layer = multiples(NAMED, factors)
+    found = lossless(layer)
+    assert found.width == kept
+    x = np.random.default_rng(3).standard_normal((50, layer.inputs))
+    part = layer.readouts[0]
+    # Each multiple may be off by 2^-22 of its absolute terms, and ReLU has a slope of at most 1.
+    size = reach(part.features, x) @ np.abs(part.outgoing[:, :, 0]).T + np.abs(part.constant)
+    for old, new in zip(layer.evaluate(x), shrink(layer, found).evaluate(x), strict=True):
+        assert np.all(np.abs(new - old) <= 2.0**-22 * (layer.inputs + 1) * size)
+
+
+def test_multiples_of_other_neurons_stay() -> None:
+    rows = {1: np.array(plain(6).readouts[0].features.incoming[1])}
+    near = edited({1: rows[1], 4: rows[1] * (1 + np.array([1e-5, *[0.0] * (rows[1].size - 1)]))}, {1: 0.3, 4: 0.3})
+    assert lossless(near).width == 6
+    smooth = Composite(Program((Step("Tanh", (0,)),)))
+    part = plain(6).readouts[0]
+    two = np.array(part.features.incoming)
+    biases = np.array(part.features.bias)
+    two[4], biases[4] = 2 * two[1], 2 * biases[1]
+    assert lossless(HiddenLayer(6, (replace(part, features=Neurons(two, biases, smooth)),))).width == 6
