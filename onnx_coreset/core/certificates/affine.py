@@ -92,7 +92,9 @@ def scaled(form: Form, rows: Array, reach: Array, ball: bool) -> Scaled:
     return Scaled(Form(none, lin, weights, offset, none), small, size, short, basis, ball, unit)
 
 
-def affine(ready: Scaled, which: Indices, steps: int, rank: int, rng: np.random.Generator) -> tuple[Array, Array]:
+def affine(
+    ready: Scaled, which: Indices, steps: int, rank: int, rng: np.random.Generator, until: float = float("inf")
+) -> tuple[Array, Array]:
     """Return what some functions of a form are at most, without its constants and slacks, and where they may be so.
 
     Args:
@@ -101,11 +103,12 @@ def affine(ready: Scaled, which: Indices, steps: int, rank: int, rng: np.random.
         steps: Steps of descent.
         rank: Dimension of the relaxation.
         rng: For where descent starts, and for rounding its points.
+        until: When descent stops, on the clock of `time.monotonic`.
 
     Returns:
         Bounds, shape (K,), and points y of the domain, shape (K, S, d), to start an attack from.
     """
-    sides, policy = descend(ready.form, ready.short, ready.ball, steps, rank, rng, which)
+    sides, policy = descend(ready.form, ready.short, ready.ball, steps, rank, rng, which, until)
     values = np.array([_evaluate(ready, index, sides, policy, place) for place, index in enumerate(which)])
     drawn = rng.standard_normal((rank, _STARTS))
     # The constant's own direction counts 1: the sign of the first coordinate is known.

@@ -23,6 +23,7 @@ policies are those of Ben-Tal et al. 2004 for adjustable robust optimisation.
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +39,7 @@ _CURVATURE = 1.15
 _FLOOR = 1e-2
 _SHARE = 0.3
 _EVERY = 10
+_LEAST = 10
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,14 @@ def project(slopes: Single) -> Single:
 
 
 def descend(
-    form: Form, rows: Array, ball: bool, steps: int, rank: int, rng: np.random.Generator, which: Indices
+    form: Form,
+    rows: Array,
+    ball: bool,
+    steps: int,
+    rank: int,
+    rng: np.random.Generator,
+    which: Indices,
+    until: float = float("inf"),
 ) -> tuple[Signs, Policy]:
     """Return policies and multipliers for some functions of a form.
 
@@ -87,6 +96,7 @@ def descend(
         rank: Dimension r of the relaxation.
         rng: Where it starts.
         which: Indices of the functions, shape (K,).
+        until: On the clock of `time.monotonic`: after it only the first few steps and rounds are made.
 
     Returns:
         The terms by sign, and the policies.
@@ -98,9 +108,9 @@ def descend(
     vectors[:, 0, 0] = 1.0
     last = best = np.zeros((count, down, 1 + up), dtype=np.float32)
     if down:
-        last, best = _walk(state, vectors, last, steps)
-    first = _settle(state, vectors, last)
-    second = first if best is last else _settle(state, vectors, best)
+        last, best = _walk(state, vectors, last, steps, until)
+    first = _settle(state, vectors, last, until)
+    second = first if best is last else _settle(state, vectors, best, until)
     chosen = np.where(first.values <= second.values, 0, 1)
     return state.signs, first if not chosen.any() else _either(first, second, chosen)
 
@@ -114,18 +124,20 @@ def _either(first: Policy, second: Policy, chosen: Indices) -> Policy:
     return Policy(slopes[chosen, at], rows[chosen, at], columns[chosen, at], points[chosen, at], values)
 
 
-def _walk(state: Relaxed, vectors: Single, slopes: Single, steps: int) -> tuple[Single, Single]:
+def _walk(state: Relaxed, vectors: Single, slopes: Single, steps: int, until: float) -> tuple[Single, Single]:
     """Return the last slopes of descent, and those of the least value in its second half; `vectors` are changed."""
     count = slopes.shape[0]
     ahead = best = slopes
     old = least = np.full(count, np.inf, dtype=np.float32)
     pace, bend, most = np.ones((3, count), dtype=np.float32)
     for step in range(steps):
+        if step >= _LEAST and time.monotonic() > until:
+            break
         reply = state.round(vectors, ahead)
         if step % _EVERY == 0:
             most = np.maximum(most if step else 0.0 * most, reply.lengths.max(axis=1))
             bend = _bend(state, reply.lengths, most, vectors)
-        if 2 * step >= steps:
+        if 2 * step >= steps or step + 1 == _LEAST:
             better = reply.value < least
             best = np.where(better[:, None, None], ahead, best)
             least = np.minimum(reply.value, least)
@@ -152,11 +164,13 @@ def _bend(state: Relaxed, lengths: Single, most: Single, vectors: Single) -> Sin
     return np.asarray(np.where(bend > 0, bend, 1.0), dtype=np.float32)
 
 
-def _settle(state: Relaxed, vectors: Single, slopes: Single) -> Policy:
+def _settle(state: Relaxed, vectors: Single, slopes: Single, until: float) -> Policy:
     """Return multipliers for fixed policies, by more rounds."""
     vectors = vectors.copy()
     reply = state.round(vectors, slopes)
-    for _ in range(_LAST):
+    for count in range(_LAST):
+        if count >= _LEAST and time.monotonic() > until:
+            break
         vectors[:, 1:] = reply.vectors
         reply = state.round(vectors, slopes)
     # The constant's own row: the linear part, and every positive term's constant along its vector.
