@@ -130,3 +130,17 @@ def test_the_certificate_is_close_to_the_attack(box: bool, ratio: float) -> None
     found = certify(before, after, where, "tight", rng)
     assert found is not None and np.mean(found.certified / found.attacked) <= ratio
     assert np.mean(found.bounds["linear even"] / found.certified) >= 1.5
+
+
+def test_the_rounding_of_pre_activations_counts() -> None:
+    # One neuron of large weights: its sums err by far more than a few units of its value, which is what is left.
+    rng = np.random.default_rng(9)
+    p = np.float32(1e3 * rng.standard_normal((1, 300)))
+    one = Readout(Neurons(p.astype(np.float64), np.zeros(1), named("Tanh")), np.ones((1, 1, 1)), np.zeros(1))
+    x = np.float32(rng.uniform(-1, 1, (4000, 300)))
+    x -= ((x @ p[0]) / (p[0] @ p[0]))[:, None] * p
+    t = np.cumsum(x * p, axis=1, dtype=np.float32)[:, -1].astype(np.float64)
+    exact = x.astype(np.float64) @ p[0].astype(np.float64)
+    off = np.abs(np.tanh(t) - np.tanh(exact)).max()
+    bound = deployed(one, BoxDomain(-np.full(300, 2.0), np.full(300, 2.0)))[0]
+    assert 1e-5 < off <= bound
