@@ -124,7 +124,7 @@ class Prepared:
     def whole(self, code: str, reason: str, seed: int, curve: tuple[tuple[int, float], ...] | None = None) -> Narrowed:
         """Return the chain kept as it is, with the reason."""
         kept = whole(self.layer, self.method.name, seed)
-        free = self.made[0].lossless if self.made else None
+        free = self.made[0].lossless if self.made and code != "requested" else None
         return Narrowed(self.space, self.layer, self.inputs, kept, None, code, reason, curve=curve, lossless=free)
 
 

@@ -7,7 +7,7 @@ outputs by running it. Where the check disagrees, the target is moved by as much
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -32,6 +32,8 @@ from onnx_coreset.stages.sampling import Sources
 
 _HELD = 2 << 30
 _TRIES = 6
+_LARGEST = 4.0
+_STEPS = 4
 _MEASURED = 10
 _NEAR = 0.9
 _CAUTION = 0.97
@@ -181,7 +183,7 @@ def _by_error(market: Market, opened: Opened, found: Sources, options: Options, 
     assert options.output_eps is not None
     limit = options.output_eps
     target, met, missed, failures = limit, 0.0, np.inf, 0
-    best: tuple[int, dict[str, int]] | None = None
+    best: tuple[int, tuple[int, ...]] | None = None
     known: dict[tuple[int, ...], float | None] = {}
     for _ in range(_MEASURED):
         plan = within_error(market.curves, market.tally, target)
@@ -199,15 +201,39 @@ def _by_error(market: Market, opened: Opened, found: Sources, options: Options, 
         else:
             met = max(met, target)
             if best is None or market.tally.count(plan) < best[0]:
-                best = market.tally.count(plan), widths
-            if measured >= _NEAR * limit or measured == 0.0:
+                best = market.tally.count(plan), plan
+            if measured >= _NEAR * limit:
                 break
-            target *= _CAUTION * limit / measured
+            # What costs nothing says nothing of what the next neuron costs.
+            target *= min(_CAUTION * limit / measured, _LARGEST) if measured > 0 else _LARGEST
         if met and np.isfinite(missed) and not met < target < missed:
             target = float(np.sqrt(met * missed))
-    if best is not None:
-        return best[1]
-    return market.named([int(curve.widths[-1]) for curve in market.curves])
+    if best is None:
+        return market.named([int(curve.widths[-1]) for curve in market.curves])
+
+    def meets(plan: tuple[int, ...]) -> bool:
+        if plan not in known:
+            known[plan] = _measured(market, market.named(plan), opened, found, options, provider)
+        return (known[plan] or 0.0) <= limit
+
+    used = known[best[1]] or 0.0
+    return market.named(best[1] if used >= _NEAR * limit else _squeezed(market, best[1], meets))
+
+
+def _squeezed(market: Market, plan: tuple[int, ...], meets: Callable[[tuple[int, ...]], bool]) -> tuple[int, ...]:
+    """Return a plan with single chains a step narrower, the one that saves most first, as long as that is met."""
+    for _ in range(_STEPS):
+        steps = []
+        for index, curve in enumerate(market.curves):
+            place = int(np.searchsorted(curve.widths, plan[index]))
+            if place > 0:
+                steps.append((*plan[:index], int(curve.widths[place - 1]), *plan[index + 1 :]))
+        steps.sort(key=market.tally.count)
+        narrower = next((step for step in steps[:_STEPS] if meets(step)), None)
+        if narrower is None:
+            break
+        plan = narrower
+    return plan
 
 
 def _measured(
