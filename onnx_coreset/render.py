@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from onnx_coreset.report import ChainReport, FileFacts, Report
-from onnx_coreset.wording import clean, count, free, norms, offer, size, small, target, whole
+from onnx_coreset.wording import clean, count, free, norms, offer, refined, size, small, target, whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,7 +85,9 @@ def _story(report: Report, verbose: bool, terminal: bool) -> Iterator[Renderable
         yield ""
         yield f"{target(report)}\nrms, p99, max: {norms(chains)}"
         yield "carried: the same rms inside the shrunk model, where earlier layers are cut too; eps is not about it."
-    yield from _for_nothing(chains, verbose)
+    yield from _asides("polished, all weights of the neurons that stay:", refined(chains), verbose)
+    costless = [line for chain in chains if (line := free(chain))]
+    yield from _asides("lossless, being constant, duplicate, collinear or unread:", costless, verbose)
     yield from _left_alone(report, verbose)
     if verbose:
         yield from _details(chains)
@@ -136,12 +138,11 @@ def _carried(chain: ChainReport) -> float | None:
     return error.carried_rms / error.spread if error.carried_rms is not None and error.spread else error.carried_rms
 
 
-def _for_nothing(chains: list[ChainReport], verbose: bool) -> Iterator[RenderableType]:
-    """Neurons whose dropping costs nothing, layer by layer."""
-    lines = [line for chain in chains if (line := free(chain))]
+def _asides(title: str, lines: list[str], verbose: bool) -> Iterator[RenderableType]:
+    """What else there is to say of some layers, of a few of them unless `verbose`."""
     if lines:
         yield ""
-        yield "lossless, being constant, duplicate or unread:"
+        yield title
     yield from (_indented(line) for line in (lines if verbose else lines[:_OFFERS_SHOWN]))
     if len(lines) > _OFFERS_SHOWN and not verbose:
         yield _indented(f"and {len(lines) - _OFFERS_SHOWN} more layers: the report, or --verbose")

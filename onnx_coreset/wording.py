@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from onnx_coreset.report import ChainReport, Report
 
-__all__ = ["clean", "count", "free", "norms", "offer", "size", "small", "target", "whole"]
+__all__ = ["clean", "count", "free", "norms", "offer", "refined", "size", "small", "target", "whole"]
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -61,6 +63,18 @@ def free(chain: ChainReport) -> str:
     if not chain.lossless:
         return ""
     return f"{chain.lossless:,} of {chain.width_before or 0:,} neurons of {clean(chain.name)}"
+
+
+def refined(chains: Sequence[ChainReport]) -> list[str]:
+    """Return a line for the layers that were polished together, with what their error was before."""
+    found: dict[tuple[str, ...], str] = {}
+    for chain in chains:
+        if chain.polish is not None:
+            names = ", ".join(clean(name) for name in chain.polish.together)
+            before = f"rms {small(chain.polish.relative_rms_before)} before"
+            alone = "" if len(chain.polish.together) == 1 else "; measured together, from the first one's inputs on"
+            found[chain.polish.together] = f"{names}: {before}{alone}"
+    return list(found.values())
 
 
 def count(number: int, noun: str) -> str:

@@ -230,3 +230,12 @@ def test_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str
         onnx.checker.check_model(tmp_path / f"out{flag}.onnx", full_check=True)
     assert cli.main([*common, "--polish", "--no-refit", str(tmp_path / "no.onnx")]) == 2
     assert "--no-refit" in capsys.readouterr().err
+
+
+def test_the_text_says_which_layers_were_polished_together() -> None:
+    text = optimize(LENET, ratio=0.2, polish=True, **FEW).report.to_text()
+    line = " ".join(
+        text.split("polished, all weights of the neurons that stay:")[1].split("left as they are")[0].split()
+    )
+    assert line.startswith("/1/Relu_output_0, /3/Relu_output_0: rms 0.") and "measured together" in line
+    assert "polished" not in optimize(LENET, ratio=0.2, **FEW).report.to_text()
