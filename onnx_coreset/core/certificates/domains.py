@@ -7,7 +7,8 @@
 A pre-activation t = p . x + b becomes t = q . y + t0 with q = radius p, half * p or radius gain * p, and t0 its value
 at the middle. Where u is centred, q . y = (q - mean(q)) . y, and every y of the ball may be taken: its centred part
 lies in the ball too. The ellipsoid is what a LayerNorm or RMSNorm in front proves: its normalised vector has norm at
-most sqrt(d), and sum 0 for a LayerNorm. What rounding does to q and t0 is returned as the largest error of t."""
+most sqrt(d), and sum 0 for a LayerNorm. What rounding does to q and t0 is returned as the largest error of t.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, frozen
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma, norms
-from onnx_coreset.core.laws import BallDomain
+from onnx_coreset.core.domains import BallDomain, EllipsoidDomain
 
 __all__ = ["BallDomain", "BoxDomain", "Domain", "EllipsoidDomain", "Frame", "contains", "frame", "magnitudes", "place"]
 
@@ -44,31 +45,6 @@ class BoxDomain:
         object.__setattr__(self, "high", frozen(self.high))
         if self.low.ndim != 1 or self.low.shape != self.high.shape or not np.all(self.low <= self.high):
             raise ValueError(f"low {self.low.shape} and high {self.high.shape} are no box")
-
-
-@dataclass(frozen=True)
-class EllipsoidDomain:
-    """All gain * u + shift with ||u|| <= radius, and sum u = 0 where u is centred.
-
-    Attributes:
-        gain: Factors, shape (d,).
-        shift: What is added, shape (d,).
-        radius: Largest norm of u; sqrt(d) for a normalised vector.
-        centred: Whether the entries of u sum to 0.
-        proven: Whether the model itself proves that inputs lie in it.
-    """
-
-    gain: Array
-    shift: Array
-    radius: float
-    centred: bool = False
-    proven: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "gain", frozen(self.gain))
-        object.__setattr__(self, "shift", frozen(self.shift))
-        if self.gain.ndim != 1 or self.gain.shape != self.shift.shape or not self.radius >= 0:
-            raise ValueError(f"gain {self.gain.shape}, shift {self.shift.shape} are no ellipsoid")
 
 
 Domain = BallDomain | BoxDomain | EllipsoidDomain
