@@ -211,7 +211,7 @@ def test_readouts_of_the_same_features_are_one_target_that_gives_the_same_errors
     layer = HiddenLayer(10, (readout(features, 2, rng), readout(features, 9, rng)))
     moments = context(layer).moments
     (both,) = targets(layer, moments)
-    single = [targets(HiddenLayer(10, (part,)), moments[:1])[0] for part in layer.readouts]
+    single = [targets(HiddenLayer(10, (part,)), moments[:1], alike=False)[0] for part in layer.readouts]
     kept = [0, 3, 4]
     assert both.weights.shape[0] <= 10
     expected = sum(objective(part, kept, RIDGE) for part in single)
@@ -220,8 +220,12 @@ def test_readouts_of_the_same_features_are_one_target_that_gives_the_same_errors
 
 def test_targets_are_in_units_of_the_spread() -> None:
     layer = plain(10)
-    (part,) = targets(layer, context(layer).moments)
+    (part,) = targets(layer, context(layer).moments, alike=False)
     assert np.trace(part.weights @ part.correlation @ part.weights.T) == pytest.approx(1.0, rel=1e-9)
+    # A single readout is weighed against no other: its unit may be any.
+    (alone,) = targets(layer, context(layer).moments)
+    ratio = np.linalg.norm(part.weights) / np.linalg.norm(alone.weights)
+    assert np.allclose(part.weights, ratio * alone.weights, rtol=1e-12, atol=0)
 
 
 def test_where_the_constant_may_not_change_a_mean_counts_as_much_as_a_variance() -> None:

@@ -66,6 +66,11 @@ def targets(layer: HiddenLayer, moments: tuple[Moments, ...], alike: bool = True
     found = []
     for (_, constant_allowed), members in groups.items():
         correlation, deviation = standardise(seen(moments[members[0]], constant_allowed))
+        columns = layer.readouts[members[0]].features.columns
+        if alike and len(layer.readouts) == 1:
+            # No other readout to be weighed against: a spread would change nothing, and costs a product.
+            weights = _reduced(layer.readouts[0].outgoing.reshape(-1, deviation.size) * deviation)
+            return (Target(correlation, weights / (np.linalg.norm(weights) or 1.0), columns),)
         parts = []
         for i in members:
             count = layer.readouts[i].outputs if alike else layer.outputs
@@ -73,7 +78,6 @@ def targets(layer: HiddenLayer, moments: tuple[Moments, ...], alike: bool = True
             parts.append(
                 _in_units(weights, correlation, None if constant_allowed else _spread(layer, moments, i), count)
             )
-        columns = layer.readouts[members[0]].features.columns
         found.append(_stacked(correlation, parts, columns))
     return tuple(found)
 
