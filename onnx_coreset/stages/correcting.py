@@ -29,8 +29,7 @@ from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.layer import Coreset
 from onnx_coreset.core.measure import spread
 from onnx_coreset.core.refit import Paired, correction
-from onnx_coreset.edge.augment import Augmented
-from onnx_coreset.edge.inputs import Feeder, Given
+from onnx_coreset.edge.inputs import Feeder
 from onnx_coreset.edge.pairs import Reader, pairs
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session, with_outputs
 from onnx_coreset.graph.cut import cut, written
@@ -112,7 +111,7 @@ def corrected(
     """
     result = list(chains)
     present = [chain for chain in chains if isinstance(chain, Narrowed) and chain.narrower]
-    known = isinstance(found.feeder, Given | Augmented)
+    known = found.real
     if not options.refit or not options.validate or not known or len(present) < 2:
         return result
     present = _paying(present, opened, options)

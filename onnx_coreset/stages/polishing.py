@@ -14,10 +14,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.measure import spread
 from onnx_coreset.core.network import Network
 from onnx_coreset.core.polish import Schedule, polish
-from onnx_coreset.edge.augment import Augmented
-from onnx_coreset.edge.inputs import Given
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused
 from onnx_coreset.edge.validation import local_errors
 from onnx_coreset.graph.extract import extract_stack, shrunk_stack
@@ -78,7 +77,7 @@ def polished(
         tell: Called with (stage, done, total, detail).
     """
     result = list(chains)
-    invented = not isinstance(found.feeder, Given | Augmented)
+    invented = not found.real
     unasked = invented or options.target in ("eps", "output_eps")
     if not options.refit or not options.validate or (not options.polish if unasked else options.polish is False):
         return result
@@ -111,13 +110,14 @@ def _polished(
     """Return the chains of a stack, polished if that is better."""
     head = stack.chains[0]
     rng = stream(options.seed, head.space.name, _STAGE)
-    units = _units(stack, head.inputs.hold)
+    wanted = stack.teacher(head.inputs.hold)
+    units = _units(stack, wanted)
     try:
         with threadpool_limits(1):
             network = polish(stack.student, stack.teacher, head.inputs.fit, units, stack.fixed, plan, rng, tell)
     except FloatingPointError:
         return stack.chains
-    if not _better(stack, network, head.inputs.hold, units):
+    if not _better(stack, network, head.inputs.hold, wanted, units):
         return stack.chains
     coresets = stack.coresets(network)
     alone = extract_stack(opened.document, [chain.space for chain in stack.chains], head.inputs.fresh.rank)
@@ -145,21 +145,15 @@ def _polished(
     )
 
 
-def _units(stack: Stack, x: Array) -> Array:
-    """Return the spread of each readout for each of its outputs, shape (k,)."""
-    outputs = stack.teacher(x)
-    units, start = [], 0
-    for readout in stack.chains[-1].layer.readouts:
-        part = outputs[:, start : start + readout.outputs]
-        size = float(np.sqrt(np.mean(np.var(part, axis=0)))) if part.size else 0.0
-        units.append(np.full(readout.outputs, size if size > 0 else 1.0))
-        start += readout.outputs
-    return np.concatenate(units)
+def _units(stack: Stack, wanted: Array) -> Array:
+    """Return the spread of each readout for each of its outputs, shape (k,), given all of them (N, k)."""
+    counts = [readout.outputs for readout in stack.chains[-1].layer.readouts]
+    parts = np.split(wanted, np.cumsum(counts)[:-1], axis=1)
+    return np.repeat([spread(part) or 1.0 for part in parts], counts)
 
 
-def _better(stack: Stack, network: Network, x: Array, units: Array) -> bool:
+def _better(stack: Stack, network: Network, x: Array, wanted: Array, units: Array) -> bool:
     """Return whether the network errs less than the student on all of x (N, d), and hardly more on any third of it."""
-    wanted = stack.teacher(x)
     before, after = (np.mean(((student(x) - wanted) / units) ** 2, axis=1) for student in (stack.student, network))
     if not np.mean(after) < np.mean(before):
         return False

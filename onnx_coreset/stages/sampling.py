@@ -17,7 +17,7 @@ from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.domains import BallDomain, EllipsoidDomain
 from onnx_coreset.core.laws import Ball, Empirical, Law, Normal, correlation_root
 from onnx_coreset.core.layer import HiddenLayer, Neurons
-from onnx_coreset.edge.augment import augmented
+from onnx_coreset.edge.augment import Augmented, augmented
 from onnx_coreset.edge.files import load_arrays
 from onnx_coreset.edge.generate import generated
 from onnx_coreset.edge.inputs import Feeder, Given, Synthetic, given
@@ -73,6 +73,11 @@ class Sources:
     rows: Mapping[str, tuple[Samples, Samples]]
     notes: tuple[str, ...] = ()
     radii: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def real(self) -> bool:
+        """Whether inputs are a user's, or text that the model wrote, and not invented."""
+        return isinstance(self.feeder, Given | Augmented)
 
 
 def stream(seed: int, name: str, stage: int = 0) -> np.random.Generator:
