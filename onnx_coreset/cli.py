@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from onnx_coreset import __version__
 from onnx_coreset.errors import CoresetError, MachineError, Rejected, UsageError, ValidationError
-from onnx_coreset.options import OPTIONS, Options
+from onnx_coreset.flags import OPTIONS
+from onnx_coreset.options import Options
 
 if TYPE_CHECKING:
     from onnx_coreset.report import Report

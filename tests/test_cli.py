@@ -7,7 +7,8 @@ import pytest
 import onnx_coreset
 from onnx_coreset import cli
 from onnx_coreset.errors import UsageError
-from onnx_coreset.options import OPTIONS, Option, Options
+from onnx_coreset.flags import OPTIONS, Option
+from onnx_coreset.options import Options
 
 ARGUMENTS = {
     "eps": "0.25", "ratio": "0.5", "params": "0.4", "output_eps": "0.3", "width": "a=b=3", "widths": "w.json",

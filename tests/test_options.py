@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from onnx_coreset import checks
 from onnx_coreset.cli import parse
 from onnx_coreset.errors import UsageError
-from onnx_coreset.options import DEFAULT_EPS, METHOD_NAMES, OPTIONS, Option, Options, markdown_table
+from onnx_coreset.flags import DEFAULT_EPS, METHOD_NAMES, OPTIONS, Option, markdown_table
+from onnx_coreset.options import Options
 
 ROWS = [row for row in OPTIONS if not row.command_only]
 names = st.text(min_size=1, max_size=20)

@@ -6,8 +6,8 @@ import pathlib
 
 import pytest
 
+from onnx_coreset.flags import markdown_table
 from onnx_coreset.graph.skip import REASONS
-from onnx_coreset.options import markdown_table
 
 README = pathlib.Path(__file__).parent.parent / "README.md"
 
