@@ -15,6 +15,7 @@ from functools import cached_property
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.core.certificates.domains import Domain
 from onnx_coreset.core.gram import Moments, layer_moments
 from onnx_coreset.core.laws import Law
 from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict, whole
@@ -125,6 +126,7 @@ def candidates(
     radius: float,
     options: Options,
     generator: Callable[[int], np.random.Generator],
+    domain: Domain | None = None,
 ) -> Candidates:
     """Return the coresets that `method` gives for a layer.
 
@@ -136,8 +138,9 @@ def candidates(
         radius: Radius of a ball that holds the inputs.
         options: What was asked.
         generator: Makes the source of randomness for a width; 0 is for the order.
+        domain: Where all inputs lie, proven, those that a shrunk model computes included; None: anywhere.
     """
-    base, inner = reduced(layer)
+    base, inner = reduced(layer, domain)
     if not options.refit:
         inner = layer
     needed = options.refit or "moments" in method.requires
@@ -211,28 +214,38 @@ def spaced(width: int) -> tuple[int, ...]:
     return tuple(sorted({round(width ** (i / (_POINTS - 1))) for i in range(_POINTS)}))
 
 
-def least_width(found: Candidates, x: Array, options: Options) -> int:
-    """Return the least width whose local error meets eps, by bisection.
+def measured_on(found: Candidates, x: Array, options: Options) -> Callable[[int], bool]:
+    """Return what tells whether a width meets eps on samples.
 
     Args:
         found: The coresets, one a width.
         x: Samples that were not fitted to, shape (N, d).
         options: What was asked; eps is given.
-
-    Returns:
-        A width; n where no narrower one meets eps. O(log n) refits.
     """
-    assert options.eps is not None
-    layer = found.layer
-    features, before = observed(layer, x)
+    features, before = observed(found.layer, x)
 
     def meets(width: int) -> bool:
         assert options.eps is not None
-        measured = evaluate(layer, found.at(width), features, before)
-        return measured.norm(options.error, options.absolute) <= options.eps
+        measured = evaluate(found.layer, found.at(width), features, before)
+        return measured.norm(options.norm, options.absolute) <= options.eps
 
-    low, high = 0, min(layer.width, found.base.width if found.fitted else layer.width)
+    return meets
+
+
+def least_width(found: Candidates, meets: Callable[[int], bool], options: Options) -> int:
+    """Return the least width that meets eps, by bisection.
+
+    Args:
+        found: The coresets, one a width.
+        meets: Whether a width meets eps.
+        options: What was asked.
+
+    Returns:
+        A width; where none below meets eps, that of the lossless coreset, which was not asked about. O(log n) refits.
+    """
+    full = found.layer.width
+    low, high = 0, min(full, found.base.width if found.fitted else full)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if meets(middle) else (middle, high)
-    return rounded(high, layer.width, options)
+    return rounded(high, full, options)

@@ -1,52 +1,54 @@
-"""What can be dropped without any error: constant, duplicate, collinear and unread neurons.
+"""What can be dropped without any error: constant, duplicate, collinear, unread, and on a domain stable neurons.
 
-    constant    incoming weights are zero: f(b) moves to the constant, where every readout may change its own
+    constant    incoming weights are zero: f(b) moves to the constant, where it is 0 or every readout may change its own
     duplicate   same incoming weights, bias and activation parameters: outgoing weights are added up
-    collinear   incoming weights and bias r > 0 times another's, where f(r t) = r f(t), up to the rounding of float32,
-                in which they were stored: outgoing weights are added up, times r
+    collinear   incoming weights and bias r times another's, where f(r t) is a multiple of f(t), up to the rounding of
+                float32, in which they were stored: outgoing weights are added up, times that multiple
+    stable      on a domain that all inputs lie in, constant there, or linear there and spanned by other linear ones
     unread      every outgoing weight is zero
 
 A product or another function of several neurons is constant where all are, a product also where one is constantly
-zero; it is a duplicate where all are. All of it is exact in real arithmetic, whatever the inputs are, collinear neurons
-to the last digit or two of float32.
+zero; it is a duplicate where all are. All of it is exact in real arithmetic, whatever the inputs are (of the domain,
+where there is one), collinear and stable neurons to the last digit or two of float32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, is_dataclass
-
 import numpy as np
 
-from onnx_coreset.core.activations.record import Named
-from onnx_coreset.core.arrays import Array, Indices, frozen
-from onnx_coreset.core.features import Part, Seen
-from onnx_coreset.core.layer import Columns, Coreset, Features, Gated, HiddenLayer, Joint, Neurons, shrink
-
-_MULTIPLE = 2.0**-22
-"""Largest difference of two directions, in units of their largest entry, that rounding to float32 explains."""
-
-_PROBES = (-7.3, -2.1, -0.9, -0.31, -0.04, 0.0, 0.02, 0.27, 0.83, 1.9, 3.7, 8.1)
+from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.core.certificates.domains import Domain
+from onnx_coreset.core.collinear import align
+from onnx_coreset.core.duplicates import Column, columns_of, merge
+from onnx_coreset.core.layer import Coreset, Gated, HiddenLayer, shrink
+from onnx_coreset.core.stable import settled, span
 
 
-def lossless(layer: HiddenLayer) -> Coreset:
+def lossless(layer: HiddenLayer, domain: Domain | None = None) -> Coreset:
     """Return the smallest coreset that the exact rules give.
 
     Args:
         layer: The hidden layer, n neurons.
+        domain: Where all of its inputs lie, those that a shrunk model computes included; None: anywhere.
 
     Returns:
-        A coreset that computes what the layer computes; at least one neuron is kept. O(n (d + k) log n).
+        A coreset that computes what the layer computes; at least one neuron is kept. O(n (d + k)), and on a domain also
+        O(m d min(m, d)) for m neurons that are linear there.
+
+    Raises:
+        ValueError: The domain has another number of inputs.
     """
     outgoing = [np.array(readout.outgoing) for readout in layer.readouts]
     constant = [np.array(readout.constant) for readout in layer.readouts]
-    alive = np.ones(layer.width, dtype=bool)
-    columns = [_columns(readout.features) for readout in layer.readouts]
+    alive = np.ones(layer.width, dtype=np.bool_)
+    columns = [columns_of(readout.features) for readout in layer.readouts]
     if all(columns):
-        fixed = _constants(layer, columns, outgoing, constant)
+        fixed = _constants(layer, columns, domain, outgoing, constant)
         alive[fixed] = False
-        _merge(layer.width, columns, alive, outgoing)
-        _align(layer, alive, outgoing)
+        merge(layer.width, columns, alive, outgoing)
+        align(layer, alive, outgoing)
+        if domain is not None:
+            span(layer, domain, alive, outgoing, constant)
     alive &= np.any([np.any(w != 0, axis=(0, 2)) for w in outgoing], axis=0)
     if not alive.any():
         alive[0] = True
@@ -54,49 +56,27 @@ def lossless(layer: HiddenLayer) -> Coreset:
     return Coreset(kept, tuple(w[:, kept] for w in outgoing), tuple(constant), "lossless")
 
 
-@dataclass(frozen=True)
-class _Column:
-    """One column of some features, and which of them readers see, shape (n,)."""
-
-    features: Part
-    seen: Seen
-
-    @property
-    def factors(self) -> tuple[Neurons, ...]:
-        """The dense neurons that it is a function of."""
-        if isinstance(self.features, Gated):
-            return self.features.gate, self.features.up
-        return self.features.parts if isinstance(self.features, Joint) else (self.features,)
-
-
-def _columns(features: Features) -> tuple[_Column, ...]:
-    """Return the columns of features that are made of dense neurons; none where they are something else."""
-    if isinstance(features, Columns):
-        parts = tuple(zip(features.parts, features.seen.T, strict=True))
-    elif isinstance(features, Neurons | Gated | Joint):
-        parts = ((features, np.ones(features.width, dtype=np.bool_)),)
-    else:
-        return ()
-    return tuple(_Column(part, seen) for part, seen in parts)
-
-
 def _constants(
-    layer: HiddenLayer, columns: list[tuple[_Column, ...]], outgoing: list[Array], constant: list[Array]
+    layer: HiddenLayer,
+    columns: list[tuple[Column, ...]],
+    domain: Domain | None,
+    outgoing: list[Array],
+    constant: list[Array],
 ) -> Indices:
     """Move neurons that do not depend on the input to the constants; return them."""
+    known = [[_known(column, domain) for column in each] for each in columns]
+    fixed = np.all([held for each in known for held, _ in each], axis=0)
     if not all(readout.constant_allowed for readout in layer.readouts):
-        return np.empty(0, dtype=np.intp)
-    known = [[_known(column) for column in each] for each in columns]
-    fixed = np.flatnonzero(np.all([held for each in known for held, _ in each], axis=0))
-    if fixed.size:
-        for each, weights, shift in zip(known, outgoing, constant, strict=True):
-            values = np.stack([value for _, value in each], axis=-1)
-            shift += np.einsum("kjs,js->k", weights[:, fixed], values[fixed])
-            weights[:, fixed] = 0.0
-    return fixed
+        fixed &= np.all([value == 0 for each in known for _, value in each], axis=0)
+    gone = np.flatnonzero(fixed)
+    for each, weights, shift in zip(known, outgoing, constant, strict=True):
+        values = np.stack([value for _, value in each], axis=-1)
+        shift += np.einsum("kjs,js->k", weights[:, gone], values[gone])
+        weights[:, gone] = 0.0
+    return gone
 
 
-def _known(column: _Column) -> tuple[Array, Array]:
+def _known(column: Column, domain: Domain | None) -> tuple[Array, Array]:
     """Return which entries (n,) of a column do not depend on the input, and what those are (n,)."""
     held = np.array([~part.incoming.any(axis=1) for part in column.factors])
     nothing = ~column.seen
@@ -106,70 +86,11 @@ def _known(column: _Column) -> tuple[Array, Array]:
             [h & (p.evaluate(origin)[0, :, 0] == 0) for h, p in zip(held, column.factors, strict=True)], axis=0
         )
     fixed = np.all(held, axis=0) | nothing
-    return fixed, np.where(fixed & ~nothing, column.features.evaluate(origin)[0, :, 0], 0.0)
-
-
-def _merge(width: int, columns: list[tuple[_Column, ...]], alive: Array, outgoing: list[Array]) -> None:
-    """Add the outgoing weights of duplicates to those of the first one."""
-    keys = [frozen(column.seen[:, None]) for each in columns for column in each]
-    for neurons in {id(part): part for each in columns for column in each for part in column.factors}.values():
-        # An activation that shows no parameters still shows what it does to a few pre-activations.
-        probed = neurons.activation(np.repeat(np.array(_PROBES)[:, None], width, axis=1)).T
-        keys += [neurons.incoming, neurons.bias[:, None], probed, *_parameters(neurons.activation, width)]
-    for each in columns:
-        keys += [key for c in each if isinstance(c.features, Joint) for key in _parameters(c.features.program, width)]
-    rows = np.ascontiguousarray(np.concatenate(keys, axis=1) + 0.0)
-    packed = rows.view(np.dtype((np.void, rows.dtype.itemsize * rows.shape[1]))).reshape(-1)
-    _, first, group = np.unique(packed, return_index=True, return_inverse=True)
-    leader = first[group.reshape(-1)]
-    extra = np.flatnonzero(alive & (leader != np.arange(width)))
-    for weights in outgoing:
-        np.add.at(weights.transpose(1, 0, 2), leader[extra], weights.transpose(1, 0, 2)[extra])
-        weights[:, extra] = 0.0
-    alive[extra] = False
-
-
-def _align(layer: HiddenLayer, alive: Array, outgoing: list[Array]) -> None:
-    """Add the outgoing weights of positive multiples to those of the first neuron of their direction.
-
-    Directions are sorted by a projection of their own: multiples are neighbours there, and are compared entry by entry.
-    """
-    first = layer.readouts[0].features
-    if any(readout.features is not first for readout in layer.readouts) or not isinstance(first, Neurons):
-        return
-    # Neurons with slopes of their own (PRelu) are left to the selection.
-    if not isinstance(first.activation, Named) or not first.activation.properties.homogeneous:
-        return
-    if any(np.ndim(parameter) for parameter in first.activation.parameters):
-        return
-    rows = np.concatenate([first.incoming, first.bias[:, None]], axis=1)
-    size = np.abs(rows).max(axis=1)
-    live = np.flatnonzero(alive & (size > 0))
-    units = rows[live] / size[live, None]
-    order = np.argsort(units @ np.cos(np.arange(rows.shape[1]) + 1.0), kind="stable")
-    units, live = units[order], live[order]
-    fresh = np.abs(np.diff(units, axis=0, prepend=np.inf)).max(axis=1, initial=0.0) > _MULTIPLE
-    lead = np.flatnonzero(fresh)[np.cumsum(fresh) - 1]
-    extra = np.flatnonzero(~fresh & (np.abs(units - units[lead]).max(axis=1, initial=0.0) <= _MULTIPLE))
-    one, other = live[lead[extra]], live[extra]
-    for weights in outgoing:
-        moved = weights[:, other] * (size[other] / size[one])[:, None]
-        np.add.at(weights.transpose(1, 0, 2), one, moved.transpose(1, 0, 2))
-        weights[:, other] = 0.0
-    alive[other] = False
-
-
-def _parameters(value: object, width: int) -> Iterator[Array]:
-    """Yield, as columns (n, 1), whatever in an activation has one entry for each neuron."""
-    if isinstance(value, np.ndarray):
-        if value.shape == (width,):
-            yield np.asarray(value, dtype=np.float64)[:, None]
-    elif isinstance(value, tuple):
-        for part in value:
-            yield from _parameters(part, width)
-    elif is_dataclass(value):
-        for field in fields(value):
-            yield from _parameters(getattr(value, field.name), width)
+    value = np.where(fixed & ~nothing, column.features.evaluate(origin)[0, :, 0], 0.0)
+    if domain is None:
+        return fixed, value
+    still, there = settled(column, domain)
+    return fixed | still, np.where(fixed, value, there)
 
 
 def compose(layer: HiddenLayer, base: Coreset, inner: Coreset) -> Coreset:
@@ -201,7 +122,7 @@ def widened(layer: HiddenLayer, base: Coreset, width: int) -> Coreset:
     return Coreset(kept, tuple(outgoing), base.constant, base.method, base.seed)
 
 
-def reduced(layer: HiddenLayer) -> tuple[Coreset, HiddenLayer]:
-    """Return the lossless coreset of `layer` and the layer it leaves."""
-    base = lossless(layer)
+def reduced(layer: HiddenLayer, domain: Domain | None = None) -> tuple[Coreset, HiddenLayer]:
+    """Return the lossless coreset of `layer`, on a domain where one is given, and the layer it leaves."""
+    base = lossless(layer, domain)
     return base, shrink(layer, base)

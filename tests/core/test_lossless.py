@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hidden_layers import EPS, RELU, Capped, Columns, PRelu, neurons, plain, readout
+from onnx_coreset.core import duplicates
 from onnx_coreset.core.activations import ACTIVATIONS
 from onnx_coreset.core.activations.evaluate import run
 from onnx_coreset.core.activations.program import Activation, Program, Step
@@ -276,9 +277,9 @@ def test_products_of_two_constants_and_those_with_a_factor_of_zero_go_to_the_con
     np.testing.assert_allclose(lossless(layer).constant[0], before.constant - 6.0 * before.outgoing[:, 1, 0])
 
 
-def test_products_that_are_zero_stay_where_a_constant_may_not_change() -> None:
-    part = gated(up={2: 0.0}, biases=({}, {2: 0.0}))
-    assert merged(read_by(part, constant_allowed=False)) == [0, 1, 2, 3, 4, 5]
+def test_of_constants_only_those_that_are_zero_go_where_a_constant_may_not_change() -> None:
+    part = gated(gate={3: 0.0}, up={2: 0.0, 3: 0.0}, biases=({3: 3.0}, {2: 0.0, 3: -2.0}))
+    assert merged(read_by(part, constant_allowed=False)) == [0, 1, 3, 4, 5]
 
 
 def test_a_factor_that_another_readout_sees_must_be_constant_too() -> None:
@@ -402,3 +403,78 @@ def test_multiples_of_other_neurons_stay() -> None:
     biases = np.array(part.features.bias)
     two[4], biases[4] = 2 * two[1], 2 * biases[1]
     assert lossless(HiddenLayer(6, (replace(part, features=Neurons(two, biases, smooth)),))).width == 6
+
+
+def named(name: str, example: int = 0) -> Named:
+    record = next(record for record in ACTIVATIONS if record.name == name)
+    return Named(record, record.examples[example])
+
+
+@pytest.mark.parametrize(
+    ("activation", "factors", "kept"),
+    [
+        (named("Relu"), {0: -1.0, 2: -2.0, 4: 3.7, 5: 0.5, 6: -0.3}, 4),
+        (named("Abs"), {0: -1.0, 4: 3.7, 6: -0.3}, 5),
+        (named("Identity"), {0: -1.0, 4: 3.7, 6: -0.3}, 5),
+        (named("LeakyRelu"), {0: -1.0, 4: 3.7, 6: -0.3}, 6),
+        (named("Tanh"), {0: -1.0, 4: -1.0, 5: 1.0}, 5),
+        (named("Tanh"), {0: -2.0, 4: -0.999}, 8),
+        (named("Softsign"), {4: -1.0}, 7),
+        (named("Clip", 1), {4: -1.0}, 7),
+        (named("Clip", 0), {4: -1.0}, 8),
+        (named("Gelu"), {4: -1.0}, 8),
+        (named("Gaussian"), {4: -2.0}, 8),
+    ],
+)
+def test_multiples_of_either_sign_collapse_as_far_as_the_activation_allows(
+    activation: Named, factors: dict[int, float], kept: int
+) -> None:
+    layer = multiples(activation, factors)
+    found = lossless(layer)
+    assert found.width == kept
+    x = np.random.default_rng(3).standard_normal((50, layer.inputs))
+    part = layer.readouts[0]
+    size = reach(part.features, x) @ np.abs(part.outgoing[:, :, 0]).T + np.abs(part.constant)
+    for old, new in zip(layer.evaluate(x), shrink(layer, found).evaluate(x), strict=True):
+        assert np.all(np.abs(new - old) <= 2.0**-22 * (layer.inputs + 1) * size)
+
+
+def test_odd_neurons_that_are_not_quite_opposite_stay() -> None:
+    layer = multiples(named("Tanh"), {4: -1.0})
+    part = layer.readouts[0]
+    rows = np.array(part.features.incoming)
+    rows[4, 0] = np.nextafter(rows[4, 0], 9.0)
+    assert lossless(HiddenLayer(8, (replace(part, features=replace(part.features, incoming=rows)),))).width == 8
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(1, 40), st.integers(1, 3))
+def test_copies_and_multiples_in_any_number_are_all_found(seed: int, n: int, lines: int) -> None:
+    rng = np.random.default_rng(seed)
+    which = rng.integers(lines, size=n)
+    signs = rng.choice([-1.0, 1.0], size=n)
+    rows = rng.standard_normal((lines, 6))[which] * (signs * rng.uniform(0.1, 9.0, n))[:, None]
+    part = Neurons(rows[:, :5], rows[:, 5], NAMED)
+    layer = HiddenLayer(n, (readout(part, 2, rng),))
+    assert lossless(layer).width == len({*zip(which.tolist(), signs.tolist(), strict=True)})
+    x = rng.standard_normal((9, 5))
+    size = reach(part, x) @ np.abs(layer.readouts[0].outgoing[:, :, 0]).T + np.abs(layer.readouts[0].constant)
+    moved = reduced(layer)[1].evaluate(x)[0] - layer.evaluate(x)[0]
+    assert np.all(np.abs(moved) <= 100 * n * EPS * size)
+
+
+def test_rows_are_compared_where_hashes_agree(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    keys = [rng.standard_normal((5, 3))[[0, 1, 0, 2, 3, 1, 4]], rng.integers(2, size=7)[:, None].astype(float) * 0.0]
+    keys[1][2] = -0.0
+    expected = [0, 1, 0, 3, 4, 1, 6]
+    assert duplicates.leaders(keys).tolist() == expected
+    monkeypatch.setattr(duplicates, "_hashes", lambda keys: np.zeros(7, dtype=np.uint64))
+    assert duplicates.leaders(keys).tolist() == expected
+
+
+def test_hashes_tell_rows_apart() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.integers(-2, 3, size=(4000, 6)).astype(np.float64)
+    assert np.unique(duplicates._hashes([rows])).size == np.unique(rows, axis=0).shape[0]
+    # The same entries in one key or in two are the same row.
+    assert np.array_equal(duplicates._hashes([rows]), duplicates._hashes([rows[:, :2], rows[:, 2:]]))
