@@ -102,9 +102,7 @@ def settled(column: Column, domain: Domain) -> tuple[Seen, Array]:
     if len(factors) == 2:
         with np.errstate(over="ignore", invalid="ignore"):
             corners = np.stack([a * b for a in ends[0] for b in ends[1]])
-            # A factor of 0 is all that counts, however large the other is.
-            flat = np.any([(a == 0) & (b == 0) for a, b in ends], axis=0)
-            low, high = (np.where(flat, 0.0, end) for end in (corners.min(axis=0), corners.max(axis=0)))
+            low, high = corners.min(axis=0), corners.max(axis=0)
             value, allowed = values[0] * values[1], _HARDLY * ranges[0].size * ranges[1].size
     with np.errstate(invalid="ignore"):
         still = np.isfinite(low) & np.isfinite(high) & (high - low <= allowed)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hidden_layers import EPS, RELU, Capped, Columns, PRelu, neurons, plain, readout
-from onnx_coreset.core import duplicates
+from onnx_coreset.core import collinear, duplicates
 from onnx_coreset.core.activations import ACTIVATIONS
 from onnx_coreset.core.activations.evaluate import run
 from onnx_coreset.core.activations.program import Activation, Program, Step
@@ -478,3 +478,19 @@ def test_hashes_tell_rows_apart() -> None:
     assert np.unique(duplicates._hashes([rows])).size == np.unique(rows, axis=0).shape[0]
     # The same entries in one key or in two are the same row.
     assert np.array_equal(duplicates._hashes([rows]), duplicates._hashes([rows[:, :2], rows[:, 2:]]))
+
+
+def test_directions_between_two_equal_ones_do_not_hide_them() -> None:
+    rows = np.array([[1.0, 2.0], [3.0, -1.0], [1.0, 2.0], [0.0, 1.0]])
+    part = Neurons(rows, np.zeros(4), NAMED)
+    places = np.array([[0.0, 1e-9, 2e-9, 3e-9], [0.0, 5.0, 0.0, 9.0]])
+    lines = collinear._Lines(part, np.arange(4), np.ones(4), np.ones(4), places, 1e-8, 0.0)
+    assert collinear._leaders(lines).tolist() == [0, 1, 0, 3]
+
+
+def test_opposite_neurons_are_found_wherever_they_stand() -> None:
+    rng = np.random.default_rng(9)
+    rows = np.round(rng.standard_normal((150, 258)).astype(np.float32), 3).astype(np.float64)
+    both = np.concatenate([rows, -rows])[rng.permutation(300)]
+    layer = HiddenLayer(300, (readout(Neurons(both[:, 1:], both[:, 0], named("Tanh")), 2, rng),))
+    assert lossless(layer).width == 150

@@ -69,6 +69,8 @@ def test_the_function_stays_on_the_domain(seed: int, d: int, free: bool, activat
     rng = np.random.default_rng(seed)
     rows = rng.standard_normal((14, d)) * rng.choice([0.01, 1.0, 3.0], size=(14, 1))
     bias = rng.standard_normal(14) * rng.choice([0.1, 5.0, 30.0], size=14)
+    # Copies and multiples, which other rules take before.
+    rows[[3, 4, 5]], bias[[3, 4, 5]] = rows[[9, 9, 8]] * [[1], [2], [-1]], bias[[9, 9, 8]] * [1, 2, -1]
     if activation.name == "Polynomial":
         bias /= 10.0
     layer = HiddenLayer(14, (readout(Neurons(rows, bias, activation), 3, rng, free),))
@@ -144,6 +146,40 @@ def test_ranks_are_those_up_to_the_rounding_of_float32(off: float, width: int) -
     rows = rows.astype(np.float32).astype(np.float64)
     assert len(same_on(layer_of(rows, np.full(7, 40.0)), BallDomain(np.zeros(9), 1.0))) == width
     assert lossless(layer_of(rows, np.full(7, 40.0))).width == 7
+
+
+def test_slopes_on_either_side_of_a_kink_count() -> None:
+    rng = np.random.default_rng(6)
+    rows = rng.standard_normal((10, 4))
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    biases = np.where(np.arange(10) < 5, 3.0, -3.5)
+    for name in ("LeakyRelu", "Abs"):
+        assert len(same_on(layer_of(rows, biases, name), BallDomain(np.zeros(4), 2.0))) == 4
+
+
+def test_a_constant_that_may_not_change_does_not() -> None:
+    rng = np.random.default_rng(7)
+    layer = layer_of(rng.standard_normal((12, 3)), rng.uniform(30, 40, 12), free=False)
+    found = lossless(layer, BallDomain(np.zeros(3), 1.0))
+    assert found.width == 4
+    np.testing.assert_array_equal(found.constant[0], layer.readouts[0].constant)
+
+
+def test_neurons_that_hardly_vary_are_no_part_of_a_basis() -> None:
+    rng = np.random.default_rng(8)
+    rows, biases = rng.uniform(-1, 1, (9, 2)), np.array([-9.0, *rng.uniform(11, 12, 8)])
+    # The constant may not change, and the first neuron is not quite 0.
+    kept = same_on(layer_of(rows, biases, "Gelu", free=False), BallDomain(np.zeros(2), 1.0))
+    assert kept[0] == 0 and len(kept) == 4
+
+
+def test_neurons_that_went_before_are_no_part_of_a_basis() -> None:
+    rows = np.concatenate([[[1.0, 0.0], [2.0, 0.0], [0.5, 0.0]], np.eye(2), [[1.0, 1.0]]])
+    layer = layer_of(rows, np.array([9.0, 18.0, 4.5, 9.0, 9.0, 9.0]))
+    for order in (np.arange(6), np.arange(6)[::-1], np.array([1, 4, 0, 3, 5, 2])):
+        part = layer.readouts[0]
+        turned = HiddenLayer(6, (replace(part, features=part.features.take(order)),))
+        assert len(same_on(turned, BallDomain(np.zeros(2), 1.0))) == 2
 
 
 def test_one_neuron_that_may_leave_its_piece_is_not_among_the_linear_ones() -> None:
