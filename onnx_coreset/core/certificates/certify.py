@@ -6,7 +6,8 @@ Several bounds are computed and the least of them is taken, output by output; ea
     linear     every neuron replaced by a line, around its even part or around the middle of the domain
     affine     affine policies on the even parts, or relaxed signs around the middle of the domain
 
-The first two are cheap. The third is spent on the outputs whose bound is largest first, until the time is up.
+The first two are cheap. The third is spent on the outputs whose bound is largest first, until the time is up. Features
+that are not dense neurons have bounds of their own; columns of dense neurons are dense neurons.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices, frozen
 from onnx_coreset.core.certificates.affine import affine, scaled
-from onnx_coreset.core.certificates.attack import attack
+from onnx_coreset.core.certificates.anyfeatures import Work, bounded
+from onnx_coreset.core.certificates.attack import Attack, attack
 from onnx_coreset.core.certificates.deployed import SINGLE, deployed
 from onnx_coreset.core.certificates.difference import Difference, difference
 from onnx_coreset.core.certificates.domains import Domain
 from onnx_coreset.core.certificates.forms import Form, even, interval, local
 from onnx_coreset.core.certificates.linear import linear
-from onnx_coreset.core.features import Neurons
+from onnx_coreset.core.certificates.mixture import dense, mixture
+from onnx_coreset.core.features import Columns, Gated, Joint, Neurons
 from onnx_coreset.core.layer import HiddenLayer
 
 __all__ = ["Certificate", "Effort", "certify"]
@@ -48,6 +51,9 @@ class _Plan:
 _PLANS: Mapping[str, _Plan] = MappingProxyType(
     {"fast": _Plan((60, 16), (100, 12), (30, 2)), "tight": _Plan((200, 24), (200, 16), (60, 4))}
 )
+_WORK: Mapping[str, Work] = MappingProxyType({"fast": Work(40, 8, 30, 2), "tight": Work(150, 12, 60, 4)})
+_KNOWN = (Neurons, Gated, Joint, Columns)
+_MOST_DENSE = 4096
 _SHARE = 0.75
 _MOST = 6_000_000
 _TOGETHER = 16
@@ -97,7 +103,7 @@ def certify(
     """Return how far apart two layers are for every input of a domain.
 
     Args:
-        before: A layer of dense neurons.
+        before: A layer.
         after: Another with the same inputs and outputs; its neurons may be fewer, and other ones.
         domain: The inputs.
         effort: "tight", or "fast" with fewer steps.
@@ -108,7 +114,7 @@ def certify(
             tenth of the time that several threads of BLAS on a busy machine do.
 
     Returns:
-        The certificate, or None where some features are not dense neurons.
+        The certificate, or None where features are of a kind that is not known.
 
     Raises:
         ValueError: The layers or the domain do not fit each other.
@@ -116,7 +122,7 @@ def certify(
     if len(before.readouts) != len(after.readouts):
         raise ValueError("the layers have another number of readouts")
     pairs = tuple(zip(before.readouts, after.readouts, strict=True))
-    if not all(isinstance(side.features, Neurons) for pair in pairs for side in pair):
+    if not all(isinstance(side.features, _KNOWN) for pair in pairs for side in pair):
         return None
     rng = np.random.default_rng(0) if rng is None else rng
     started = time.monotonic()
@@ -124,7 +130,14 @@ def certify(
     for index, (old, new) in enumerate(pairs):
         rounding = deployed(old, domain, unit) + deployed(new, domain, unit)
         deadline = started + seconds * (index + 1) / len(pairs)
-        parts.append(_one(difference(old, new, domain), domain, rounding, _PLANS[effort], rng, deadline, workers))
+        plain = isinstance(old.features, Neurons) and isinstance(new.features, Neurons)
+        mixed = None if plain else mixture(old, new, domain)
+        joined = difference(old, new, domain) if mixed is None else dense(mixed, _MOST_DENSE)
+        if joined is not None:
+            parts.append(_one(joined, domain, rounding, _PLANS[effort], rng, deadline, workers))
+        elif mixed is not None:
+            found = bounded(mixed, domain, _WORK[effort], rng, deadline)
+            parts.append(_made(domain, found.bounds, found.attack, rounding))
     return parts[0] if len(parts) == 1 else _joined(parts, domain)
 
 
@@ -169,12 +182,17 @@ def _one(
         found, points = _spend(layer, form, best, plan, rng, until, workers)
         bounds[f"affine {name}"] = _clean(found)
         starts = np.concatenate([starts, points], axis=1)
+    steps, restarts = plan.search
+    return _made(domain, bounds, attack(layer, domain, steps, restarts, rng, starts, deadline), rounding)
+
+
+def _made(domain: Domain, bounds: Mapping[str, Array], worst: Attack, rounding: Array) -> Certificate:
+    """Return the certificate of upper bounds of D and -D by name, shape (2 k,) each."""
+    outputs = rounding.size
     table = np.stack([np.maximum(values[:outputs], values[outputs:]) for values in bounds.values()])
     # Both signs may take another bound; the name is that of the best one for the absolute value.
     least = np.min(np.stack(list(bounds.values())), axis=0)
     certified = np.maximum(np.maximum(least[:outputs], least[outputs:]), 0.0)
-    steps, restarts = plan.search
-    worst = attack(layer, domain, steps, restarts, rng, starts, deadline)
     names = list(bounds)
     return Certificate(
         domain,

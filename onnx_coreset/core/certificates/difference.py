@@ -24,7 +24,7 @@ from onnx_coreset.core.certificates.rounding import UNIT, gamma
 from onnx_coreset.core.features import Neurons
 from onnx_coreset.core.layer import Readout
 
-__all__ = ["Difference", "Stack", "difference"]
+__all__ = ["Difference", "Stack", "difference", "groups", "signature"]
 
 
 @dataclass(frozen=True)
@@ -157,7 +157,7 @@ def difference(before: Readout, after: Readout, domain: Domain) -> Difference:
     )
 
 
-def _signature(activation: Activation, count: int) -> tuple[Hashable, Array]:
+def signature(activation: Activation, count: int) -> tuple[Hashable, Array]:
     """Return what two activations must share to be compared, and the parameters (n, q) of every neuron.
 
     An activation of unknown kind shares nothing with any other.
@@ -181,22 +181,22 @@ def _table(columns: list[Array], count: int) -> Array:
 
 def _same(first: Neurons, second: Neurons) -> tuple[Indices, int]:
     """Return the number of every neuron's group of equal neurons, over both layers, and how many groups there are."""
-    kinds, tables = zip(*(_signature(part.activation, part.width) for part in (first, second)), strict=True)
+    kinds, tables = zip(*(signature(part.activation, part.width) for part in (first, second)), strict=True)
     keys = [
         np.concatenate([part.incoming, part.bias[:, None], table], axis=1)
         for part, table in zip((first, second), tables, strict=True)
     ]
     if kinds[0] != kinds[1]:
         # Other functions: neurons are equal within a layer only.
-        one, two = _groups(keys[0]), _groups(keys[1])
+        one, two = groups(keys[0]), groups(keys[1])
         count = int(one.max(initial=-1)) + 1
         return np.concatenate([one, two + count]), count + int(two.max(initial=-1)) + 1
-    both = _groups(np.concatenate(keys))
+    both = groups(np.concatenate(keys))
     return both, int(both.max(initial=-1)) + 1
 
 
-def _groups(keys: Array) -> Indices:
+def groups(keys: Array) -> Indices:
     """Return the number of each row's group of equal rows, shape (n,)."""
     # Adding 0 turns a negative zero into the other one.
-    _, groups = np.unique(np.ascontiguousarray(keys + 0.0), axis=0, return_inverse=True)
-    return np.asarray(groups, dtype=np.intp).reshape(-1)
+    _, found = np.unique(np.ascontiguousarray(keys + 0.0), axis=0, return_inverse=True)
+    return np.asarray(found, dtype=np.intp).reshape(-1)

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
 from certificate_cases import DOMAINS, RELU, domain, functions, inputs, layer, named, of, shrunk
+from hidden_layers import Columns
 from onnx_coreset.core.certificates import BallDomain, BoxDomain, certify
 from onnx_coreset.core.certificates.attack import attack
 from onnx_coreset.core.certificates.deployed import deployed
 from onnx_coreset.core.certificates.domains import contains
 from onnx_coreset.core.certificates.policy import project
-from onnx_coreset.core.layer import Gated, HiddenLayer, Neurons, Readout
+from onnx_coreset.core.layer import HiddenLayer, Neurons, Readout
 
 
 @pytest.mark.parametrize("kind", DOMAINS)
@@ -57,12 +56,9 @@ def test_several_readouts_stand_one_after_another() -> None:
         np.testing.assert_allclose(alone.certified, part, rtol=0.1)
 
 
-def test_layers_of_other_features_have_none() -> None:
-    gate = Neurons(np.ones((2, 3)), np.zeros(2), named("Silu"))
-    gated = HiddenLayer(
-        2, (Readout(Gated(gate, replace(gate, activation=named("Identity"))), np.ones((1, 2, 1)), np.zeros(1)),)
-    )
-    assert certify(gated, gated, BallDomain(np.zeros(3), 1.0)) is None
+def test_layers_of_unknown_features_have_none() -> None:
+    unknown = HiddenLayer(2, (Readout(Columns(np.ones((2, 1, 3))), np.ones((1, 2, 1)), np.zeros(1)),))
+    assert certify(unknown, unknown, BallDomain(np.zeros(3), 1.0)) is None
 
 
 def test_layers_that_do_not_fit_are_refused() -> None:
