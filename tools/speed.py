@@ -1,4 +1,4 @@
-"""What closed moments, selection and refit of one chain cost, in units of one float64 product of 3072 x 3072 matrices.
+"""What lossless rules, moments, selection and refit of a chain cost, in units of a float64 product of 3072 x 3072.
 
     python tools/speed.py [--chain 768,3072,768] [--activation Gelu] [--keep 0.5] [--scales 1] [--methods ...]
 
@@ -23,6 +23,7 @@ from onnx_coreset.core.activations import ACTIVATIONS, Named
 from onnx_coreset.core.gram import layer_moments
 from onnx_coreset.core.laws import Mixture
 from onnx_coreset.core.layer import HiddenLayer, Neurons, Readout
+from onnx_coreset.core.lossless import lossless
 from onnx_coreset.core.methods import METHODS
 from onnx_coreset.core.methods.target import OnMoments, error_path, targets
 from onnx_coreset.core.refit import refit
@@ -60,8 +61,10 @@ def resident() -> float:
 def report(layer: HiddenLayer, names: list[str], keep: float, scales: tuple[float, ...]) -> None:
     product, width = unit(), max(1, round(keep * layer.width))
     law = Mixture(layer.inputs, scales)
-    gram, moments = seconds(lambda: layer_moments(layer, np.empty((0, layer.inputs)), law.components()))
+    free, _ = seconds(lambda: lossless(layer))
     print(f"one product of {SIZE} x {SIZE}: {product:.2f} s")
+    print(f"{'lossless':24s} {free / product:6.2f}   {resident():5.1f} GiB", flush=True)
+    gram, moments = seconds(lambda: layer_moments(layer, np.empty((0, layer.inputs)), law.components()))
     print(f"{'closed moments':24s} {gram / product:6.2f}   {resident():5.1f} GiB", flush=True)
     for name in names:
         method = METHODS[name]

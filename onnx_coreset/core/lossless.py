@@ -14,6 +14,8 @@ where there is one), collinear and stable neurons to the last digit or two of fl
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices
@@ -21,7 +23,7 @@ from onnx_coreset.core.certificates.domains import Domain
 from onnx_coreset.core.collinear import align
 from onnx_coreset.core.duplicates import Column, columns_of, merge
 from onnx_coreset.core.layer import Coreset, Gated, HiddenLayer, shrink
-from onnx_coreset.core.stable import settled, span
+from onnx_coreset.core.stable import Range, ranges, settled, span
 
 
 def lossless(layer: HiddenLayer, domain: Domain | None = None) -> Coreset:
@@ -43,12 +45,14 @@ def lossless(layer: HiddenLayer, domain: Domain | None = None) -> Coreset:
     alive = np.ones(layer.width, dtype=np.bool_)
     columns = [columns_of(readout.features) for readout in layer.readouts]
     if all(columns):
-        fixed = _constants(layer, columns, domain, outgoing, constant)
+        factors = [part for each in columns for column in each for part in column.factors]
+        over = None if domain is None else ranges(factors, domain)
+        fixed = _constants(layer, columns, over, outgoing, constant)
         alive[fixed] = False
         merge(layer.width, columns, alive, outgoing)
         align(layer, alive, outgoing)
-        if domain is not None:
-            span(layer, domain, alive, outgoing, constant)
+        if domain is not None and over is not None:
+            span(layer, domain, over, alive, outgoing, constant)
     alive &= np.any([np.any(w != 0, axis=(0, 2)) for w in outgoing], axis=0)
     if not alive.any():
         alive[0] = True
@@ -59,12 +63,12 @@ def lossless(layer: HiddenLayer, domain: Domain | None = None) -> Coreset:
 def _constants(
     layer: HiddenLayer,
     columns: list[tuple[Column, ...]],
-    domain: Domain | None,
+    over: Mapping[int, Range] | None,
     outgoing: list[Array],
     constant: list[Array],
 ) -> Indices:
     """Move neurons that do not depend on the input to the constants; return them."""
-    known = [[_known(column, domain) for column in each] for each in columns]
+    known = [[_known(column, over) for column in each] for each in columns]
     fixed = np.all([held for each in known for held, _ in each], axis=0)
     if not all(readout.constant_allowed for readout in layer.readouts):
         fixed &= np.all([value == 0 for each in known for _, value in each], axis=0)
@@ -76,7 +80,7 @@ def _constants(
     return gone
 
 
-def _known(column: Column, domain: Domain | None) -> tuple[Array, Array]:
+def _known(column: Column, over: Mapping[int, Range] | None) -> tuple[Array, Array]:
     """Return which entries (n,) of a column do not depend on the input, and what those are (n,)."""
     held = np.array([~part.incoming.any(axis=1) for part in column.factors])
     nothing = ~column.seen
@@ -87,9 +91,9 @@ def _known(column: Column, domain: Domain | None) -> tuple[Array, Array]:
         )
     fixed = np.all(held, axis=0) | nothing
     value = np.where(fixed & ~nothing, column.features.evaluate(origin)[0, :, 0], 0.0)
-    if domain is None:
+    if over is None:
         return fixed, value
-    still, there = settled(column, domain)
+    still, there = settled(column, over)
     return fixed | still, np.where(fixed, value, there)
 
 

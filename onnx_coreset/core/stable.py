@@ -22,13 +22,14 @@ who prove stability with integer programs, and for ReLU.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.linalg import qr, solve_triangular
 
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.core.certificates.domains import Domain, Frame, frame, magnitudes
+from onnx_coreset.core.certificates.domains import Domain, frame, magnitudes
 from onnx_coreset.core.certificates.pieces import lipschitz, slopes
 from onnx_coreset.core.certificates.rounding import gamma
 from onnx_coreset.core.collinear import shared
@@ -36,7 +37,7 @@ from onnx_coreset.core.duplicates import Column
 from onnx_coreset.core.features import Seen
 from onnx_coreset.core.layer import Gated, HiddenLayer, Joint, Neurons
 
-__all__ = ["settled", "span"]
+__all__ = ["Range", "ranges", "settled", "span"]
 
 _SINGLE = 2.0**-24
 _HARDLY = 2.0**-30
@@ -46,75 +47,93 @@ _GROWTH = 16.0
 """Largest growth of the sum of terms of an output: 16 units in the last place of float32 are 1e-6."""
 
 
+_BLOCK = 1024
+
+
 @dataclass(frozen=True)
-class _Range:
+class Range:
     """Pre-activations of n neurons over a domain.
 
     Attributes:
-        frame: Their linear form.
+        middle: The value in the middle, shape (n,).
         low: Least value, but for what cannot matter, shape (n,).
         high: Largest value likewise, shape (n,).
         allowed: By how much a value may be off, shape (n,).
-        size: Largest magnitude of f, in units of its steepest slope, shape (n,).
+        size: Largest magnitude times the steepest slope of f, 0 where it has none, shape (n,).
     """
 
-    frame: Frame
+    middle: Array
     low: Array
     high: Array
     allowed: Array
     size: Array
 
 
-def _range(part: Neurons, domain: Domain) -> _Range:
-    """Return the pre-activations over a domain."""
-    found = frame(domain, part.incoming, part.bias)
-    near, steep = found.reach + found.noise, lipschitz(part.activation, part.width)
+def ranges(parts: Iterable[Neurons], domain: Domain) -> Mapping[int, Range]:
+    """Return the pre-activations of dense neurons over a domain, by the identity of each part. O(n d) a part."""
+    return {key: _range(part, domain) for key, part in {id(part): part for part in parts}.items()}
+
+
+def _range(part: Neurons, domain: Domain) -> Range:
+    blocks = [slice(start, start + _BLOCK) for start in range(0, part.width, _BLOCK)]
+    found = [frame(domain, part.incoming[rows], part.bias[rows]) for rows in blocks]
+    middle = np.concatenate([block.offset for block in found])
+    near = np.concatenate([block.reach + block.noise for block in found])
+    steep = lipschitz(part.activation, part.width)
+    smooth, margin = np.isfinite(steep), np.zeros(part.width)
     with np.errstate(over="ignore", invalid="ignore"):
-        largest = near + np.abs(found.offset)
-        smooth = np.isfinite(steep)
+        if not smooth.all():
+            margin = gamma(part.inputs + 1, _SINGLE) * (magnitudes(domain, part.incoming) + np.abs(part.bias))
+        largest = near + np.abs(middle)
         # Ends may be a little inside: a neuron that only touches a kink stays on its piece.
-        single = gamma(part.inputs + 1, _SINGLE) * (magnitudes(domain, part.incoming) + np.abs(part.bias))
-        margin = np.where(smooth, -0.25 * _HARDLY * largest, single)
-        low = np.minimum(found.offset - near - margin, found.offset)
-        high = np.maximum(found.offset + near + margin, found.offset)
+        margin = np.where(smooth, -0.25 * _HARDLY * largest, margin)
+        low = np.minimum(middle - near - margin, middle)
+        high = np.maximum(middle + near + margin, middle)
         size = np.where(smooth, steep * largest, 0.0)
-    return _Range(found, low, high, np.where(np.isfinite(size), _HARDLY * size, 0.0), size)
+    return Range(middle, low, high, np.where(np.isfinite(size), _HARDLY * size, 0.0), size)
 
 
-def settled(column: Column, domain: Domain) -> tuple[Seen, Array]:
+def settled(column: Column, known: Mapping[int, Range]) -> tuple[Seen, Array]:
     """Return which entries of a column do not vary on a domain, and what they are there.
 
     Args:
         column: A column of the features of n neurons.
-        domain: Where inputs lie.
+        known: Ranges of its factors over the domain.
 
     Returns:
-        Shape (n,) each; functions of several pre-activations other than products never count. O(n d).
+        Shape (n,) each; functions of several pre-activations other than products never count. O(n).
     """
     part = column.features
     if isinstance(part, Joint):
         return np.zeros(part.width, dtype=np.bool_), np.zeros(part.width)
-    factors = (part.gate, part.up) if isinstance(part, Gated) else (part,)
-    ranges = [_range(factor, domain) for factor in factors]
-    ends = [f.activation.interval(r.low, r.high) for f, r in zip(factors, ranges, strict=True)]
-    values = [f.activation(r.frame.offset) for f, r in zip(factors, ranges, strict=True)]
-    (low, high), value, allowed = ends[0], values[0], ranges[0].allowed
-    if len(factors) == 2:
+    found = [known[id(factor)] for factor in column.factors]
+    ends = [f.activation.interval(r.low, r.high) for f, r in zip(column.factors, found, strict=True)]
+    values = [f.activation(r.middle) for f, r in zip(column.factors, found, strict=True)]
+    (low, high), value, allowed = ends[0], values[0], found[0].allowed
+    if isinstance(part, Gated):
         with np.errstate(over="ignore", invalid="ignore"):
             corners = np.stack([a * b for a in ends[0] for b in ends[1]])
             low, high = corners.min(axis=0), corners.max(axis=0)
-            value, allowed = values[0] * values[1], _HARDLY * ranges[0].size * ranges[1].size
+            value, allowed = values[0] * values[1], _HARDLY * found[0].size * found[1].size
     with np.errstate(invalid="ignore"):
         still = np.isfinite(low) & np.isfinite(high) & (high - low <= allowed)
     return still, np.where(still, np.clip(value, low, high), 0.0)
 
 
-def span(layer: HiddenLayer, domain: Domain, alive: Seen, outgoing: list[Array], constant: list[Array]) -> None:
+def span(
+    layer: HiddenLayer,
+    domain: Domain,
+    known: Mapping[int, Range],
+    alive: Seen,
+    outgoing: list[Array],
+    constant: list[Array],
+) -> None:
     """Express linear neurons by as few of them as span the others.
 
     Args:
         layer: The hidden layer, n neurons.
         domain: Where inputs lie.
+        known: Ranges of its neurons over the domain.
         alive: Which neurons are left, shape (n,); those that go are cleared.
         outgoing: Outgoing weights of each readout, (k, n, 1); they are edited.
         constant: Constants of each readout, (k,); they are edited.
@@ -122,14 +141,15 @@ def span(layer: HiddenLayer, domain: Domain, alive: Seen, outgoing: list[Array],
     neurons = shared(layer)
     if neurons is None:
         return
-    found = _range(neurons, domain)
+    found = known[id(neurons)]
     least, most = slopes(neurons.activation, found.low, found.high)
     with np.errstate(invalid="ignore", over="ignore"):
         bend, slope = most - least, 0.5 * least + 0.5 * most
         # What hardly varies at all has no slope to speak of.
         linear = (bend * (found.high - found.low) <= found.allowed) & (bend <= _RANK * np.abs(slope))
     on = np.flatnonzero(alive & linear & np.isfinite(found.size) & np.isfinite(slope))
-    middle, rows = neurons.activation(found.frame.offset)[on], slope[on, None] * found.frame.rows[on]
+    middle = neurons.activation(found.middle)[on]
+    rows = slope[on, None] * frame(domain, neurons.incoming[on], neurons.bias[on]).rows
     free = all(readout.constant_allowed for readout in layer.readouts)
     basis, rest, mixing = _basis(rows if free else np.concatenate([rows, middle[:, None]], axis=1))
     if not rest.size:
