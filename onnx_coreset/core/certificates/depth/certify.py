@@ -60,6 +60,7 @@ def certify_ends(
     seconds: float = 10.0,
     unit: float = SINGLE,
     boxes: int = 100_000,
+    off: Array | None = None,
 ) -> EndToEnd:
     """Return how far the outputs of two networks are apart for every input of a domain.
 
@@ -70,6 +71,7 @@ def certify_ends(
         seconds: When to stop; a last step may take longer.
         unit: Largest relative error of one operation of the networks as they run.
         boxes: Most boxes that are looked at.
+        off: How far inputs as computed may be off, shape (d,); by nothing unless it is given.
 
     Returns:
         The certificate.
@@ -92,7 +94,7 @@ def certify_ends(
     with np.errstate(all="ignore"):
         spread = np.maximum(after[1] - before[0], before[1] - after[0])
         certified = np.fmin(certified, np.maximum(spread + 2.0 * UNIT * np.abs(spread), 0.0))
-    rounding = _rounding(pair, proof, unit)
+    rounding = _rounding(pair, proof, unit, off)
     return EndToEnd(domain, certified, found.value, found.worst, rounding, before, after, proof.boxes)
 
 
@@ -117,12 +119,12 @@ def _outputs(pair: Pair, proof: Proof) -> tuple[tuple[Array, Array], tuple[Array
     return (-bottom, top), (-low, high)
 
 
-def _rounding(pair: Pair, proof: Proof, unit: float) -> Array:
+def _rounding(pair: Pair, proof: Proof, unit: float, off: Array | None) -> Array:
     """Return what the rounding of both networks as they run adds at most."""
     total = np.zeros(pair.before.outputs)
     for side, net in enumerate((pair.before, pair.after)):
         far = (proof.root.far[0], *(layer.far[side][0] for layer in proof.root.relaxed))
-        total = total + computed(net, far, unit)
+        total = total + computed(net, far, unit, off)
     return total * (1.0 + 4.0 * UNIT)
 
 

@@ -2,8 +2,8 @@
 
 Layer by layer: values that are off by e make pre-activations that are off by |W| e and by gamma_{d+1} (|W| |h| + |b|),
 those make values off by the slope of f times that, and by a few units of their own. The magnitudes are those of the
-values' ranges. Inputs are exact numbers of the dtype. That f itself is computed to 16 units in the last place of its
-value, and of 1, is an assumption about the runtime.
+values' ranges. Inputs are exact numbers of the dtype, or off by what stood before them. That f itself is computed to 16
+units in the last place of its value, and of 1, is an assumption about the runtime.
 """
 
 from __future__ import annotations
@@ -22,18 +22,19 @@ SINGLE = 2.0**-24
 _OWN = 16
 
 
-def computed(network: FeedForward, far: tuple[Array, ...], unit: float = SINGLE) -> Array:
+def computed(network: FeedForward, far: tuple[Array, ...], unit: float = SINGLE, off: Array | None = None) -> Array:
     """Return how far each output as computed is from the same in real numbers, shape (k,).
 
     Args:
         network: The network.
         far: Largest |x|, shape (d,), and largest |h| of every hidden layer, shape (n,) each.
         unit: Largest relative error of one operation.
+        off: How far the inputs as computed are off, shape (d,); by nothing unless it is given.
 
     Returns:
         The bound; infinite where an activation has no slope that is known.
     """
-    off = np.zeros(network.inputs)
+    off = np.zeros(network.inputs) if off is None else off
     with np.errstate(all="ignore"):
         for layer, reach, value in zip(network.hidden, far, far[1:], strict=False):
             made = _affine(layer.incoming, layer.bias, reach, off, unit)
