@@ -157,6 +157,21 @@ def test_slopes_on_either_side_of_a_kink_count() -> None:
         assert len(same_on(layer_of(rows, biases, name), BallDomain(np.zeros(4), 2.0))) == 4
 
 
+def test_neurons_with_parameters_of_their_own_are_looked_at_one_by_one() -> None:
+    rng = np.random.default_rng(10)
+    rows = rng.standard_normal((10, 3))
+    rows /= np.linalg.norm(rows, axis=1)[:, None]
+    slopes = np.where(np.arange(10) == 4, 0.0, rng.uniform(0.1, 2.0, 10))
+    record = NAMED["PRelu"].record
+    part = Neurons(rows, np.where(np.arange(10) < 8, -3.0, 0.1), Named(record, (slopes,)))
+    kept = same_on(HiddenLayer(10, (readout(part, 3, rng),)), BallDomain(np.zeros(3), 2.0))
+    assert kept[-2:] == [8, 9] and len(kept) == 5 and 4 not in kept
+    tops = np.where(np.arange(10) < 5, -2.5, 9.0)
+    part = Neurons(rows, np.zeros(10), Named(NAMED["Clip"].record, (np.full(10, -9.0), tops)))
+    kept = same_on(HiddenLayer(10, (readout(part, 3, rng),)), BallDomain(np.zeros(3), 2.0))
+    assert len(kept) == 3 and min(kept) > 4
+
+
 def test_a_constant_that_may_not_change_does_not() -> None:
     rng = np.random.default_rng(7)
     layer = layer_of(rng.standard_normal((12, 3)), rng.uniform(30, 40, 12), free=False)
