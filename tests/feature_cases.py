@@ -59,12 +59,12 @@ def fewer(whole: HiddenLayer, rng: np.random.Generator) -> HiddenLayer:
     return HiddenLayer(kept.size, (Readout(old.features.take(kept), outgoing, constant),))
 
 
-def polished(less: HiddenLayer, rng: np.random.Generator) -> HiddenLayer:
+def polished(less: HiddenLayer, rng: np.random.Generator, share: float = 0.1) -> HiddenLayer:
     """The same layer of gated neurons with other incoming weights."""
     old = less.readouts[0]
     assert isinstance(old.features, Gated)
     sides = [
-        replace(own, incoming=own.incoming * (1.0 + 0.1 * rng.standard_normal(own.incoming.shape)))
+        replace(own, incoming=own.incoming * (1.0 + share * rng.standard_normal(own.incoming.shape)))
         for own in (old.features.gate, old.features.up)
     ]
     return HiddenLayer(less.width, (replace(old, features=Gated(sides[0], sides[1])),))

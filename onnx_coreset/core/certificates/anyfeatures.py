@@ -17,8 +17,9 @@ import numpy as np
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.attack import Attack
 from onnx_coreset.core.certificates.domains import Domain
+from onnx_coreset.core.certificates.gates import is_product
 from onnx_coreset.core.certificates.mixture import Mixture, ranges
-from onnx_coreset.core.certificates.products import is_product, products
+from onnx_coreset.core.certificates.products import products
 from onnx_coreset.core.certificates.quadratic import quadratic
 from onnx_coreset.core.certificates.rounding import UNIT
 from onnx_coreset.core.certificates.search import search

@@ -1,8 +1,8 @@
 """The bound of sums of gated neurons: one quadratic form for each output and sign, and its largest eigenvalue.
 
-For any positive a and b the rest r of a product, |r| <= h |s| + k, gives
+For any positive a and b the rest r of a product, |r| <= h |s| + k, of weight w' = |w| gives
 
-    w (v + m s + r) u  <=  w (v + m s) u + |w| h (a s^2 + u^2 / a) / 2 + |w| k (b + u^2 / b) / 2,
+    w (v + m s + r) u  <=  w (v + m s) u + w' h (a s^2 + u^2 / a) / 2 + w' k (b + u^2 / b) / 2,
 
 so that a sum of products is at most (y, 1)^T H (y, 1) with one symmetric matrix H, in which products of either sign
 cancel. With H's last entry apart, and for any positive f and h0,
@@ -80,7 +80,7 @@ def quadratic(
     """
     outputs, size = order.size, ready.gate.shape[1] - 1
     bounds, points = np.full(2 * outputs, np.inf), np.zeros((2 * outputs, _STARTS, size))
-    arrays = (ready.gate, ready.up, ready.weights, ready.value, ready.slope, ready.half, ready.flat)
+    arrays = (ready.gate, ready.up, ready.weights, ready.rest, ready.value, ready.slope, ready.half, ready.flat)
     if not all(np.isfinite(array).all() for array in arrays):
         return bounds, points[:, :0]
     part = int(np.clip(_TOGETHER // (2 * rank * (ready.value.size + size)), 1, outputs))
@@ -117,7 +117,8 @@ def _solve(ready: Products, which: Indices, steps: int, rank: int, rng: np.rando
         array.astype(np.float32) for array in (ready.value, ready.slope, ready.half, ready.flat)
     )
     lin, cross = weights * (0.5 * value), weights * (0.5 * slope)
-    bend, rest = np.abs(weights) * (0.5 * half), np.abs(weights) * (0.5 * flat)
+    left = ready.rest[which].astype(np.float32)
+    bend, rest = left * (0.5 * half), left * (0.5 * flat)
 
     def spread(rows: Single, v: Single) -> Single:
         flat_v = v.transpose(1, 0, 2).reshape(size, -1)
@@ -182,8 +183,8 @@ def _evaluate(ready: Products, index: int, found: _Found, place: int) -> float:
     count, size = gate.shape[0], gate.shape[1] - 1
     a = np.where(np.isfinite(found.a[place]) & (found.a[place] > 0), found.a[place], 1.0)
     b = np.where(np.isfinite(found.b[place]) & (found.b[place] > 0), found.b[place], 1.0)
-    absolute = np.abs(weights)
-    bend, rest = 0.5 * absolute * ready.half, 0.5 * absolute * ready.flat
+    left = ready.rest[index]
+    bend, rest = 0.5 * left * ready.half, 0.5 * left * ready.flat
     cross, lin = 0.5 * weights * ready.slope, 0.5 * weights * ready.value
     one, two = bend * a, bend / a + rest / b
     # G^T (one G + cross U) + U^T (two U + cross G): both halves at once, and made symmetric.

@@ -149,3 +149,29 @@ def test_other_inputs_are_refused() -> None:
     both = HiddenLayer(3, (replace(one.readouts[0]), one.readouts[0]))
     with pytest.raises(ValueError, match="number of readouts"):
         certify(one, both, BallDomain(np.zeros(2), 1.0))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("box", [False, True])
+def test_neurons_that_were_moved_a_little_are_bounded_beside_what_they_were(name: str, box: bool) -> None:
+    rng = np.random.default_rng(len(name) + box)
+    d = 3
+    before = anything("gated", "plain", 8, d, 2, rng, activation(name, 8, rng))
+    for share in (1e-12, 1e-3, 0.1, 0.5):
+        after = polished(fewer(before, rng), rng, share)
+        where = BoxDomain(-np.ones(d), 2.0 * np.ones(d)) if box else BallDomain(0.3 * np.ones(d), 2.0)
+        check(before, after, where, rng, 2000)
+
+
+def test_what_moved_a_little_costs_little() -> None:
+    rng = np.random.default_rng(7)
+    before = anything("gated", "plain", 30, 12, 3, rng, named("Silu"))
+    where = BallDomain(np.zeros(12), 3.0)
+    sizes = []
+    for share in (1e-2, 1e-3):
+        found = certify(before, polished(before, rng, share), where, "fast", np.random.default_rng(0))
+        assert found is not None
+        sizes.append(float(found.certified.mean()))
+        assert np.mean(found.certified / found.attacked) <= 6.0
+    # The bound falls with the distance, as the difference itself does.
+    assert sizes[1] <= 0.15 * sizes[0]
