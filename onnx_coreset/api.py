@@ -28,6 +28,7 @@ from onnx_coreset.graph.skip import Skip
 from onnx_coreset.options import Options
 from onnx_coreset.report import FileFacts, Report, Result, Validation
 from onnx_coreset.stages import summary
+from onnx_coreset.stages.certifying import proven
 from onnx_coreset.stages.correcting import corrected
 from onnx_coreset.stages.doubts import doubts
 from onnx_coreset.stages.judging import Judged, judge
@@ -164,6 +165,8 @@ def _done(
         tell("validate", 0, 0, "")
         present = [chain for chain in chains if isinstance(chain, Narrowed)]
         judged = judge(analysis.opened, present, analysis.found, options, analysis.provider)
+    with clock("certify"):
+        judged = replace(judged, chains=proven(judged.chains, analysis.opened, options, tell))
     return _finish(analysis, chains, judged, options, clock, out, accept)
 
 

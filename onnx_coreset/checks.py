@@ -45,6 +45,37 @@ def share(value: Any) -> float:
     return number
 
 
+def chance(value: Any) -> float:
+    """Takes a number above 0 and below 1."""
+    number = finite(value)
+    if not 0 < number < 1:
+        raise ValueError("must be larger than 0 and smaller than 1")
+    return number
+
+
+def ends(value: Any) -> tuple[float, float]:
+    """Takes two finite numbers, the second not below the first."""
+    pair = _items(value)
+    if len(pair) != 2:
+        raise ValueError("must be two numbers")
+    low, high = (finite(item) for item in pair)
+    if low > high:
+        raise ValueError("must not end below where it begins")
+    return low, high
+
+
+def radii(value: Any) -> tuple[tuple[str, float], ...]:
+    """Takes a radius, or (name, radius) pairs in which "" is whatever has no name of its own."""
+    if hasattr(value, "__float__"):
+        return (("", positive(value)),)
+    given = _items(value.items() if isinstance(value, Mapping) else value)
+    plain = [pair for pair in given if isinstance(pair, tuple | list) and len(pair) == 2 and pair[0] == ""]
+    if len(plain) > 1:
+        raise ValueError("must give every name once")
+    named: tuple[tuple[str, float], ...] = pairs(positive)([pair for pair in given if pair not in plain])
+    return (*(("", positive(radius)) for _, radius in plain), *named)
+
+
 def at_least(least: int) -> Check:
     """Makes the check of a whole number that is not below `least`."""
 
@@ -162,6 +193,26 @@ def named(separator: str, shown: str, read: Reader) -> Reader:
             return _refuse(shown)
 
     return read_pair
+
+
+def two(separator: str, shown: str) -> Reader:
+    """Makes the reader of two numbers, split at the first separator."""
+
+    def read_two(text: str) -> object:
+        first, _, second = text.partition(separator)
+        try:
+            return number(first), number(second)
+        except ValueError:
+            return _refuse(shown)
+
+    return read_two
+
+
+def radius(text: str) -> object:
+    """Reads a number, or a name and a number with = between them."""
+    if "=" in text:
+        return named("=", "NAME=B", number)(text)
+    return "", number(text)
 
 
 def _refuse(shown: str) -> object:

@@ -10,6 +10,7 @@ import argparse
 import difflib
 import logging
 import os
+import re
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -124,7 +125,7 @@ def parse(argv: Sequence[str]) -> Command:
         UsageError: They cannot be read, or contradict each other.
         SystemExit: They asked for the help or the version, which has been printed.
     """
-    given, unknown = _parser().parse_known_intermixed_args(list(argv))
+    given, unknown = _parser().parse_known_intermixed_args(_joined(argv))
     if unknown:
         raise UsageError(_unknown(unknown[0]))
     values = vars(given)
@@ -135,6 +136,18 @@ def parse(argv: Sequence[str]) -> Command:
         raise UsageError(f"one IN and one OUT, but there is a third: {paths[2]!r}")
     own = {row.field: values.pop(row.field) for row in OPTIONS if row.command_only and row.field in values}
     return Command(paths[0], paths[1] if len(paths) > 1 else None, Options.make(**values), **own)
+
+
+def _joined(argv: Sequence[str]) -> list[str]:
+    """Return the arguments, with values such as -1:1, which look like flags, joined to theirs by =."""
+    takes = {flag for row in OPTIONS if row.parse is not None for flag in row.flags}
+    joined: list[str] = []
+    for argument in argv:
+        if joined and joined[-1] in takes and re.match(r"-\.?\d", argument):
+            joined[-1] += f"={argument}"
+        else:
+            joined.append(argument)
+    return joined
 
 
 def _unknown(argument: str) -> str:

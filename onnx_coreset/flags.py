@@ -13,7 +13,8 @@ __all__ = ["DEFAULT_EPS", "ERROR_NORMS", "METHOD_NAMES", "OPTIONS", "Option", "m
 
 DEFAULT_EPS = 0.1
 METHOD_NAMES = ("greedy", "backward", "sensitivity", "mvee", "synflow", "uniform", "norm")
-ERROR_NORMS = ("rms", "p99", "max")
+ERROR_NORMS = ("rms", "p99", "max", "certified")
+EFFORTS = ("off", "fast", "tight")
 INPUT_KINDS = ("auto", "ball", "synthetic")
 PROVIDERS = ("auto", "cuda", "cpu")
 
@@ -122,8 +123,8 @@ OPTIONS: tuple[Option, ...] = (
            checks.at_least(1), checks.whole, "N"),
     Option(("--include",), "include", _MUCH, "cut only layers whose name matches", checks.globs, str, "GLOB", True),
     Option(("--exclude",), "exclude", _MUCH, "cut no layer whose name matches", checks.globs, str, "GLOB", True),
-    Option(("--error",), "error", _MUCH, "the norm of the error that eps bounds",
-           checks.one_of(*ERROR_NORMS), str, "{rms,p99,max}"),
+    Option(("--error",), "error", _MUCH, "what eps bounds: a norm of the error on samples, or the error that is proven",
+           checks.one_of(*ERROR_NORMS), str, "{rms,p99,max,certified}"),
     Option(("--absolute",), "absolute", _MUCH, "eps is in a layer's own numbers, not in units of its spread"),
     Option(("--method",), "method", _HOW, "how neurons are chosen: " + ", ".join(METHOD_NAMES),
            checks.method, str, "NAME"),
@@ -133,14 +134,23 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--seed",), "seed", _HOW, "seed of every random draw", checks.at_least(0), checks.whole, "N"),
     Option(("--inputs",), "inputs", _INPUTS, "what the model's inputs look like: a law, or arrays by input name",
            checks.file(".npz", *INPUT_KINDS), str, "{auto,ball,synthetic}|FILE.npz"),
-    Option(("--radius",), "radius", _INPUTS, "inputs lie in a ball of radius B; implies --inputs ball",
-           checks.positive, checks.number, "B"),
+    Option(("--radius",), "radius", _INPUTS,
+           "inputs of the model, or of the layer NAME (or glob), lie in a ball of radius B; implies --inputs ball",
+           checks.radii, checks.radius, "B|NAME=B", True),
+    Option(("--input-range",), "input_range", _INPUTS,
+           "every number of the model's inputs lies between LO and HI; bounds are proven for those",
+           checks.ends, checks.two(":", "LO:HI"), "LO:HI"),
     Option(("--input-shape",), "input_shape", _INPUTS, "shape of a model input whose sizes are not fixed",
            checks.pairs(checks.sizes), checks.named(":", "NAME:1,3,224,224", checks.whole_list),
            "NAME:1,3,224,224", True),
     Option(("--constant-inputs",), "constant_inputs", _INPUTS, "take weights that are also model inputs for constants"),
     Option(("--samples",), "samples", _CHECKING, "samples a layer is fitted to (default 16384, or 4 a neuron)",
            checks.at_least(16), checks.whole, "N"),
+    Option(("--delta",), "delta", _CHECKING, "statistical statements hold with probability 1 - P",
+           checks.chance, checks.number, "P"),
+    Option(("--certify",), "certify", _CHECKING,
+           "how much is spent on proving what the error can be at worst; tight takes up to a minute a layer",
+           checks.one_of(*EFFORTS), str, "{off,fast,tight}"),
     Option(("--provider",), "provider", _CHECKING, "where models are run; auto is CUDA where there is one",
            checks.one_of(*PROVIDERS), str, "{auto,cuda,cpu}"),
     Option(("--no-validate",), "validate", _CHECKING, "do not compare the result with the original", const=False),

@@ -37,10 +37,16 @@ class Options(Settings):
             raise UsageError(f"{first} and {second} are two targets: give one of them")
         if not given:
             object.__setattr__(self, "eps", DEFAULT_EPS)
-        if self.radius is not None and self.inputs == "auto":
+        if self.radius and self.inputs == "auto":
             object.__setattr__(self, "inputs", "ball")
-        if self.radius is not None and self.inputs != "ball":
+        if self.radius and self.inputs != "ball":
             raise UsageError(f"--radius is of the ball, but --inputs is {self.inputs}: leave one of them out")
+        if self.input_range is not None and self.inputs == "ball":
+            raise UsageError("--input-range is a box, and --radius or --inputs ball is none: leave one of them out")
+        if self.proven and self.polish:
+            raise UsageError("--polish changes what --error certified has proven: leave one of them out")
+        if self.proven and self.certify == "off":
+            raise UsageError("--error certified needs what --certify off leaves out: leave one of them out")
         if self.polish and not (self.refit and self.validate):
             raise UsageError("--polish needs refit and validation: leave --no-refit and --no-validate out")
 
@@ -70,11 +76,22 @@ class Options(Settings):
         """What decides the width of a chain that `width` does not name."""
         return next(name for name in TARGETS if getattr(self, name) is not None)
 
+    @property
+    def proven(self) -> bool:
+        """Whether widths are chosen by what is proven of the error."""
+        return self.error == "certified" and self.eps is not None
+
+    @property
+    def norm(self) -> Literal["rms", "p99", "max"]:
+        """The norm of errors on samples; the largest one where what is proven is bounded."""
+        return "max" if self.error == "certified" else self.error  # type: ignore[return-value]
+
     def as_dict(self) -> dict[str, object]:
         """Return every field as JSON can hold it, with what held and not merely what was typed."""
         values: dict[str, object] = {item.name: getattr(self, item.name) for item in fields(self)}
         values["width"] = dict(self.width)
         values["input_shape"] = {name: list(sizes) for name, sizes in self.input_shape}
+        values["radius"] = dict(self.radius)
         values["include"], values["exclude"] = list(self.include), list(self.exclude)
         if not isinstance(self.method, str):
             values["method"] = str(getattr(self.method, "name", None) or repr(self.method))

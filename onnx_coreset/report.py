@@ -56,12 +56,13 @@ class Domain:
     """A set of inputs of a layer, for which something is claimed.
 
     Attributes:
-        kind: The shape of the set, such as "ball" or "box".
+        kind: The shape of the set: "ball", "box" or "ellipsoid".
         centre: Its centre, one number or one an input.
-        radius: Its radius.
+        radius: Its radius; of an ellipsoid gamma u + beta behind a normalisation, that of u.
         low: Lower end, one number or one an input.
         high: Upper end, one number or one an input.
-        proven: Whether every input that the model can feed to the layer lies in it.
+        proven: Whether every input that the model can feed to the layer lies in it; otherwise that is assumed.
+        source: Where it comes from, in words.
     """
 
     kind: str | None = None
@@ -70,6 +71,7 @@ class Domain:
     low: Any = None
     high: Any = None
     proven: bool | None = None
+    source: str | None = None
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Settings:
         min_width: No chain gets narrower than this.
         include: Globs; where there are any, only chains that match one are cut.
         exclude: Globs; chains that match one are not cut.
-        error: The norm that `eps` bounds: "rms", "p99" or "max".
+        error: What `eps` bounds: the norm "rms", "p99" or "max" on samples, or "certified", what is proven.
         absolute: `eps` is in the layer's own numbers, not in units of its spread.
         method: Name of a method, or a method itself.
         refit: Outgoing weights are fitted by least squares.
@@ -30,11 +30,15 @@ class Settings:
             inputs are real, no error is bounded and it is cheap.
         seed: Seed of every random draw.
         inputs: "auto", "ball", "synthetic" or the path of an .npz file.
-        radius: Radius of the ball of inputs, or None.
+        radius: (chain name or glob, radius of the ball of its inputs) pairs; the name "" stands for chains fed by an
+            input of the model. A number or a mapping is accepted.
+        input_range: (low, high): every number of the model's inputs lies between them; or None.
         input_shape: (input name, sizes) pairs; a mapping is accepted.
         constant_inputs: Initializers that are graph inputs too are taken for constants.
         samples: How many samples a chain is fitted to; None for 16,384, or four a neuron of the widest chain. A quarter
             as many again choose its width, and another quarter validate it.
+        delta: Statistical statements hold with probability 1 - delta.
+        certify: How much is spent on proving what the error can be at worst: "off", "fast" or "tight".
         provider: "auto", "cuda" or "cpu".
         validate: The result is compared with the original before it is written.
         report: Where the JSON report is written, or None.
@@ -60,10 +64,13 @@ class Settings:
     polish: bool | None = None
     seed: int = 0
     inputs: str = "auto"
-    radius: float | None = None
+    radius: tuple[tuple[str, float], ...] = ()
+    input_range: tuple[float, float] | None = None
     input_shape: tuple[tuple[str, tuple[int, ...]], ...] = ()
     constant_inputs: bool = False
     samples: int | None = None
+    delta: float = 0.001
+    certify: str = "tight"
     provider: str = "auto"
     validate: bool = True
     report: str | None = None

@@ -23,7 +23,7 @@ from onnx_coreset.errors import Rejected, UsageError
 from onnx_coreset.stages import narrowing
 
 F = TensorProto.FLOAT
-CPU = {"provider": "cpu"}
+CPU = {"provider": "cpu", "certify": "off"}
 SMALL = mlp([6, 20, 16, 4])
 FLOAT32 = float(np.finfo(np.float32).eps)
 
@@ -488,7 +488,8 @@ def test_a_radius_implies_the_ball_and_no_sample_leaves_it(monkeypatch: pytest.M
     # What is propagated bounds what the first layer can give, and is no larger than its row norms allow.
     w, b = (array(SMALL, n).astype(np.float64) for n in ("w0", "b0"))
     reach = float(np.linalg.norm(np.maximum(b + 2.5 * np.linalg.norm(w, axis=1), 0.0)))
-    assert second.error.domain.radius == pytest.approx(reach, rel=1e-9)
+    # Single precision may add a little.
+    assert reach <= second.error.domain.radius <= reach * (1 + 1e-4)
 
 
 def test_without_a_radius_the_ball_has_the_root_of_d_and_the_report_says_so() -> None:
@@ -570,7 +571,7 @@ def test_the_report_has_every_key_always(asked: dict[str, object], tmp_path: Pat
     for chain in report["chains"]:
         assert set(chain) == CHAIN and set(chain["error"]) == ERROR
         assert set(chain["error"]["relative"]) == {"rms", "p99", "max"}
-        assert set(chain["error"]["domain"]) == {"kind", "centre", "radius", "low", "high", "proven"}
+        assert set(chain["error"]["domain"]) == {"kind", "centre", "radius", "low", "high", "proven", "source"}
         assert chain["status"] in ("pruned", "kept", "skipped")
         assert (chain["status"] == "pruned") == (chain["code"] is None) == (chain["reason"] is None)
         assert (chain["status"] == "skipped") == (chain["width_after"] is None) == (chain["law"] is None)

@@ -18,7 +18,7 @@ from onnx_coreset.errors import UsageError, ValidationError
 from onnx_coreset.graph.model.facts import parameters
 from onnx_coreset.stages import narrowing, spending
 
-CPU: dict[str, Any] = {"provider": "cpu", "samples": 512}
+CPU: dict[str, Any] = {"provider": "cpu", "certify": "off", "samples": 512}
 MODEL = mlp([10, 40, 30, 20, 5], seed=3)
 SMALL = parameters(MODEL)
 FLOAT = TensorProto.FLOAT

@@ -13,20 +13,19 @@ from onnx_coreset.options import Options
 ARGUMENTS = {
     "eps": "0.25", "ratio": "0.5", "params": "0.4", "output_eps": "0.3", "width": "a=b=3", "widths": "w.json",
     "round_to": "8", "min_width": "4", "include": "*a*",
-    "exclude": "*b*", "error": "p99", "method": "norm", "seed": "7", "inputs": "x.npz", "radius": "2.5",
+    "exclude": "*b*", "error": "p99", "method": "norm", "seed": "7", "inputs": "x.npz", "radius": "h=1=2.5",
+    "input_range": "-1:2.5", "delta": "0.01", "certify": "fast",
     "input_shape": "x:0:1,3", "samples": "99", "provider": "cpu", "report": "r.json",
 }  # fmt: skip
 VALUES = {
     "eps": 0.25, "ratio": 0.5, "params": 0.4, "output_eps": 0.3, "width": (("a=b", 3),), "widths": "w.json",
     "round_to": 8, "min_width": 4, "include": ("*a*",),
-    "exclude": ("*b*",), "error": "p99", "method": "norm", "seed": 7, "inputs": "x.npz", "radius": 2.5,
+    "exclude": ("*b*",), "error": "p99", "method": "norm", "seed": 7, "inputs": "x.npz", "radius": (("h=1", 2.5),),
+    "input_range": (-1.0, 2.5), "delta": 0.01, "certify": "fast",
     "input_shape": (("x:0", (1, 3)),), "samples": 99, "provider": "cpu", "report": "r.json",
 }  # fmt: skip
 LATER = (
-    "--delta",
-    "--input-range",
     "--external-data",
-    "--certify",
     "--memory-limit",
     "--jobs",
 )
@@ -103,8 +102,12 @@ def test_flags_that_do_not_work_yet_are_refused(flag: str) -> None:
         (["in", "out", "--eps", "-1"], "--eps must be larger than 0"),
         (["in", "out", "--width", "3"], "--width must look like NAME=K"),
         (["in", "out", "--width", "a=3", "--width", "a=4"], "every name once"),
-        (["in", "out", "--error", "certified"], "--error must be one of rms, p99, max"),
-        (["in", "out", "--radius", "x=3"], "--radius must be a number"),
+        (["in", "out", "--error", "rmsd"], "--error must be one of rms, p99, max, certified"),
+        (["in", "out", "--error", "certified", "--certify", "off"], "leave one of them out"),
+        (["in", "out", "--radius", "x"], "--radius must be a number"),
+        (["in", "out", "--radius", "x=y"], "--radius must look like NAME=B"),
+        (["in", "out", "--input-range", "-1"], "--input-range must look like LO:HI"),
+        (["in", "out", "--input-range", "1:-1"], "--input-range must not end below"),
         (["in", "out", "--quite"], "did you mean --quiet?"),
         (["in.json", "out", "--report", "./in.json"], "would replace a model"),
         (["in", "out.json", "--report", "out.json"], "would replace a model"),

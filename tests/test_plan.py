@@ -27,6 +27,7 @@ from onnx_coreset.plan import (
     candidates,
     evaluate,
     least_width,
+    measured_on,
     rounded,
     spaced,
 )
@@ -65,7 +66,7 @@ def test_a_named_width_is_neither_rounded_nor_above_n() -> None:
 def relative(layer: HiddenLayer, found: Candidates, width: int, x: Array, options: Options) -> float:
     """The error of a width, by evaluating the shrunk layer."""
     narrower = shrink(layer, found.at(width))
-    return errors(layer.evaluate(x), narrower.evaluate(x)).norm(options.error, options.absolute)
+    return errors(layer.evaluate(x), narrower.evaluate(x)).norm(options.norm, options.absolute)
 
 
 @pytest.mark.parametrize("error", ["rms", "p99", "max"])
@@ -77,7 +78,7 @@ def test_bisection_ends_between_a_width_that_meets_eps_and_one_that_does_not(
     layer = plain()
     options = Options(eps=eps, error=error, refit=refit)
     found = choices(layer, error=error, refit=refit, eps=eps)
-    width = least_width(found, HOLD, options)
+    width = least_width(found, measured_on(found, HOLD, options), options)
     brute = [relative(layer, found, m, HOLD, options) <= eps for m in range(1, layer.width + 1)]
     assert brute[width - 1] and not (width > 1 and brute[width - 2])
     if brute == sorted(brute):
@@ -91,7 +92,8 @@ def test_the_least_width_is_found_where_errors_fall_with_the_width() -> None:
     measured = [relative(layer, found, m, HOLD, Options()) for m in range(1, 13)]
     assert all(b < a for a, b in pairwise(measured))
     for width, error in enumerate(measured[:-1], start=1):
-        assert least_width(found, HOLD, Options(eps=error * (1 + 1e-9))) == width
+        options = Options(eps=error * (1 + 1e-9))
+        assert least_width(found, measured_on(found, HOLD, options), options) == width
 
 
 def test_an_error_known_from_features_is_that_of_the_shrunk_layer() -> None:
@@ -123,7 +125,8 @@ def repeated() -> HiddenLayer:
 
 def test_what_is_lossless_goes_first() -> None:
     layer = repeated()
-    assert least_width(choices(layer), HOLD, Options(eps=1e-9)) == 6
+    found, options = choices(layer), Options(eps=1e-9)
+    assert least_width(found, measured_on(found, HOLD, options), options) == 6
     for width in (6, 7, 11):
         assert relative(layer, choices(layer), width, HOLD, Options()) < 1e-12
 

@@ -14,7 +14,7 @@ from onnx_coreset.cli import main
 from onnx_coreset.edge.replay import load_widths
 from onnx_coreset.errors import UsageError
 
-CPU: dict[str, Any] = {"provider": "cpu", "samples": 512}
+CPU: dict[str, Any] = {"provider": "cpu", "certify": "off", "samples": 512}
 MODEL = mlp([8, 20, 16, 12, 4], seed=2)
 
 

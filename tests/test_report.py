@@ -61,7 +61,7 @@ def test_every_key_is_there_in_its_order_whatever_is_known() -> None:
     assert list(chain) == CHAIN_KEYS
     assert list(chain["error"]) == ERROR_KEYS
     assert list(chain["error"]["relative"]) == ["rms", "p99", "max"]
-    assert list(chain["error"]["domain"]) == ["kind", "centre", "radius", "low", "high", "proven"]
+    assert list(chain["error"]["domain"]) == ["kind", "centre", "radius", "low", "high", "proven", "source"]
     assert list(plain["validation"]) == ["provider", "law", "samples", "passed", "outputs", "random", "notes"]
 
 

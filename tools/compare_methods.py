@@ -91,7 +91,7 @@ def samples_once() -> Iterator[None]:
     def remembered(opened: Opened, options: Options, provider: Provider) -> Sources:
         if options.seed not in known:
             known[options.seed] = sources(opened, options, provider)
-        return dataclasses.replace(known[options.seed], radii={})
+        return dataclasses.replace(known[options.seed], domains={})
 
     with mock.patch.object(api, "sources", remembered):
         yield

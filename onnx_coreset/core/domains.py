@@ -9,10 +9,17 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, frozen
 
-__all__ = ["BallDomain", "EllipsoidDomain"]
+__all__ = ["BallDomain", "BoxDomain", "Domain", "EllipsoidDomain"]
 
 SLACK = 1e-5
 """What single precision may add to the norm of a normalised row, in units of the root of d."""
+
+
+TILT = 4e-6
+"""What single precision may leave of the mean of a centred row, where its mean was at most 50 deviations."""
+
+ENTRY = 2.0**-22
+"""What the roundings of gain * u + shift in single precision may change an entry by, in units of its two terms."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +35,27 @@ class BallDomain:
     centre: Array
     radius: float
     proven: bool = False
+
+
+@dataclass(frozen=True)
+class BoxDomain:
+    """All x with low <= x <= high.
+
+    Attributes:
+        low: Lower ends, shape (d,).
+        high: Upper ends, shape (d,), not below the lower ones.
+        proven: Whether the model itself proves that inputs lie in it.
+    """
+
+    low: Array
+    high: Array
+    proven: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "low", frozen(self.low))
+        object.__setattr__(self, "high", frozen(self.high))
+        if self.low.ndim != 1 or self.low.shape != self.high.shape or not np.all(self.low <= self.high):
+            raise ValueError(f"low {self.low.shape} and high {self.high.shape} are no box")
 
 
 @dataclass(frozen=True)
@@ -61,8 +89,8 @@ class EllipsoidDomain:
         ||u||^2 <= d; the radius allows sqrt(d) (1 + 1e-5) for single precision. That holds where a row's mean, if it is
         subtracted, is at most 50 of the row's deviations: ONNX Runtime scales the row first, and subtracts the scaled
         mean, so that each entry of u is off by about 2^-24 times that ratio. Two things are true up to rounding alone,
-        and no slack in ||u|| holds them: sum u, which is off by as much for each entry; and x itself, which is rounded
-        after it was scaled and shifted.
+        and no slack in ||u|| holds them: sum u, which is off by as much for each entry (`TILT`); and x itself, which is
+        rounded after it was scaled and shifted (`ENTRY`).
 
         Args:
             gamma: Factors, shape (d,).
@@ -83,15 +111,21 @@ class EllipsoidDomain:
         return self.radius * float(np.abs(self.gain).max(initial=0.0))
 
     def inside(self, x: Array) -> NDArray[np.bool_]:
-        """Return which rows of x (N, d) have ||u|| <= radius, shape (N,); sum u is 0 up to rounding alone. O(N d).
+        """Return which rows of x (N, d) lie in it as far as single precision tells, shape (N,). O(N d).
 
+        ||u|| <= radius and, where it is centred, |mean u| <= TILT, up to ENTRY for the rounding of every entry of x.
         Where a gain is 0, x has to be the shift itself.
         """
         moved = np.asarray(x, dtype=np.float64) - self.shift
         flat = self.gain == 0
-        u = moved / np.where(flat, 1.0, self.gain)
+        scale = np.where(flat, 1.0, self.gain)
+        u, off = moved / scale, ENTRY * (np.abs(moved) + np.abs(self.shift)) / np.abs(scale)
+        off[:, flat] = 0.0
         u[:, flat] = np.where(moved[:, flat] == 0, 0.0, np.inf)
-        return np.asarray(np.linalg.norm(u, axis=1) <= self.radius)
+        held = np.linalg.norm(u, axis=1) <= self.radius + np.linalg.norm(off, axis=1)
+        if self.centred and not flat.any():
+            held &= np.abs(u.mean(axis=1)) <= TILT + off.mean(axis=1)
+        return np.asarray(held)
 
     def folded(self, incoming: Array, bias: Array) -> tuple[Array, Array]:
         """Return what neurons compute of u: the ellipsoid becomes the ball of `radius` around 0.
@@ -108,3 +142,6 @@ class EllipsoidDomain:
         if self.centred:
             weights = weights - weights.mean(axis=1, keepdims=True)
         return weights, bias + incoming @ self.shift
+
+
+Domain = BallDomain | BoxDomain | EllipsoidDomain

@@ -112,7 +112,7 @@ def corrected(
     result = list(chains)
     present = [chain for chain in chains if isinstance(chain, Narrowed) and chain.narrower]
     known = found.real
-    if not options.refit or not options.validate or not known or len(present) < 2:
+    if not options.refit or not options.validate or not known or len(present) < 2 or options.proven:
         return result
     present = _paying(present, opened, options)
     waiting = _later(present, opened)
@@ -211,7 +211,7 @@ def _corrected(later: _Later, coresets: Mapping[str, Coreset], run: _Run) -> Nar
     for _ in range(_HALVINGS):
         tried = _moved(later, steps, share)
         errors, ran = measure(alone, chain.space.name, tried, chain.inputs, run.provider)
-        met = not bounded or errors.norm(options.error, options.absolute) <= (options.eps or 0.0)
+        met = not bounded or errors.norm(options.norm, options.absolute) <= (options.eps or 0.0)
         if np.isfinite(errors.max) and met:
             return replace(chain, coreset=tried, errors=errors, ran=ran)
         share /= 2.0

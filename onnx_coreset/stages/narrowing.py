@@ -9,7 +9,7 @@ kept whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
@@ -26,8 +26,11 @@ from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
-from onnx_coreset.plan import Candidates, candidates, least_width, rounded
+from onnx_coreset.plan import Candidates, candidates, least_width, measured_on, rounded
+from onnx_coreset.stages.bounding import least_proven
 from onnx_coreset.stages.opening import Opened
+from onnx_coreset.stages.proof import Proof
+from onnx_coreset.stages.proving import stored
 from onnx_coreset.stages.sampling import LayerInputs, Sources, layer_inputs, stream
 
 _ATTEMPTS = 6
@@ -49,6 +52,7 @@ class Narrowed:
         curve: (width, relative rms) as predicted, or None.
         polish: What it was before its weights were polished, or None where they were not.
         lossless: How many neurons could be dropped without any error, or None where that was not looked at.
+        proof: What is proven about its error, or None where nothing is yet.
     """
 
     space: Space
@@ -62,6 +66,7 @@ class Narrowed:
     curve: tuple[tuple[int, float], ...] | None = None
     polish: Polished | None = None
     lossless: int | None = None
+    proof: Proof | None = None
 
     @property
     def narrower(self) -> bool:
@@ -151,7 +156,9 @@ def prepare(space: Space, opened: Opened, found: Sources, method: Method, option
         return stream(options.seed, space.name, width + 8)
 
     def make() -> Candidates:
-        return candidates(layer, inputs.fit, method, inputs.law, inputs.radius, options, generator)
+        # What holds for every input of the shrunk model too; what a layer in front makes of its inputs may be polished.
+        domain = inputs.stated.domain if inputs.stated.sure else None
+        return candidates(layer, inputs.fit, method, inputs.law, inputs.radius, options, generator, domain)
 
     return Prepared(space, layer, inputs, method, make)
 
@@ -179,7 +186,12 @@ def settle(
         return chain.whole("requested", "the width asked for is the width it has", options.seed)
     try:
         choice = chain.choice()
-        width = least_width(choice, chain.inputs.hold, options) if wanted is None else wanted
+        if wanted is not None:
+            width = wanted
+        elif options.proven:
+            width = least_proven(choice, chain.space, chain.inputs, opened, options)
+        else:
+            width = least_width(choice, measured_on(choice, chain.inputs.hold, options), options)
         curve = choice.curve(width)
     except FloatingPointError as error:
         return Skip(chain.name, str(error), "non-finite", full)
@@ -207,19 +219,19 @@ def _measured(
     """Measure a width, and wider ones until the error is at most eps, or above it by no more than sampling explains."""
     space, inputs = chain.space, chain.inputs
     alone = extract(opened.document, space, inputs.fresh.rank)
-    eps = options.eps if opened.asked(space.name, options) is None else None
+    eps = options.eps if opened.asked(space.name, options) is None and not options.proven else None
     best: Narrowed | None = None
     worst = 0.0
     for attempt in range(_ATTEMPTS):
         coreset = choice.at(width)
         found, ran = measure(alone, space.name, coreset, inputs, provider, run=options.validate)
-        worst = found.norm(options.error, options.absolute)
+        worst = found.norm(options.norm, options.absolute)
         finite = np.isfinite(found.max) and all(np.isfinite(w).all() for w in coreset.outgoing)
         curve, free = choice.curve(width), choice.lossless
         tried = Narrowed(space, chain.layer, inputs, coreset, found, ran=ran, curve=curve, lossless=free)
         if finite and (eps is None or worst <= eps):
             return tried
-        if finite and eps is not None and best is None and found.explained(options.error, options.absolute, eps):
+        if finite and eps is not None and best is None and found.explained(options.norm, options.absolute, eps):
             best = tried
         width = rounded(width + _step(width, space.width, worst, eps, attempt), space.width, options)
         if width >= space.width:
@@ -260,15 +272,7 @@ def measure(
     document = decode(alone)
     space = the_space(document, name)
     layer = read(document, space)
-    return computed_errors(layer, shrink(layer, _stored(space, coreset)), as_float(inputs.fresh)), False
-
-
-def _stored(space: Space, coreset: Coreset) -> Coreset:
-    """Return a coreset whose numbers are rounded as they will be stored."""
-    kinds = [consumer.dense.stored.dtype for consumer, _ in space.consumers]
-    outgoing = tuple(w.astype(kind).astype(np.float64) for w, kind in zip(coreset.outgoing, kinds, strict=True))
-    constant = tuple(c.astype(kind).astype(np.float64) for c, kind in zip(coreset.constant, kinds, strict=True))
-    return replace(coreset, outgoing=outgoing, constant=constant)
+    return computed_errors(layer, shrink(layer, stored(space, coreset)), as_float(inputs.fresh)), False
 
 
 def unpolished(chains: Iterable[Narrowed], names: Collection[str]) -> tuple[Narrowed, ...]:

@@ -156,6 +156,9 @@ def _selected(places: list[Space | Skip], options: Options) -> tuple[Space | Ski
         for pattern in patterns:
             if not any(matches(pattern, name) for name in names):
                 raise UsageError(f"{flag} {pattern} matches no chain{nearest(pattern, names)}")
+    for pattern, _ in options.radius:
+        if pattern and not any(matches(pattern, name) for name in names):
+            raise UsageError(f"--radius {pattern} matches no chain{nearest(pattern, names)}")
     for pattern, width in options.width:
         met = [p for p in places if isinstance(p, Space) and matches(pattern, p.name)]
         if not met:

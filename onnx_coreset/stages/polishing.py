@@ -130,7 +130,7 @@ def _polished(
     except RuntimeRefused:
         return stack.chains
     # What eps bounds, in whatever norm, was met before and may not grow.
-    bounded, now = (errors.norm(options.error, options.absolute) for errors in (old, new))
+    bounded, now = (errors.norm(options.norm, options.absolute) for errors in (old, new))
     if not (new.rms < old.rms and now <= bounded):
         return stack.chains
     return tuple(

@@ -14,20 +14,20 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.domains import BallDomain, EllipsoidDomain
 from onnx_coreset.core.laws import Ball, Empirical, Law, Normal, correlation_root
-from onnx_coreset.core.layer import HiddenLayer, Neurons
+from onnx_coreset.core.layer import HiddenLayer
 from onnx_coreset.edge.augment import Augmented, augmented
 from onnx_coreset.edge.files import load_arrays
 from onnx_coreset.edge.generate import generated
 from onnx_coreset.edge.inputs import Feeder, Given, Synthetic, given
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
-from onnx_coreset.edge.statistics import Samples, collect, synthetic
+from onnx_coreset.edge.statistics import Samples, as_float, collect, synthetic
 from onnx_coreset.errors import UsageError
 from onnx_coreset.graph.first import first_weights
 from onnx_coreset.graph.indices import valid_ranges
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
+from onnx_coreset.stages.domains import Stated, given_radius, reach, remember, stated
 from onnx_coreset.stages.front import law_in_front
 from onnx_coreset.stages.opening import Opened
 
@@ -35,6 +35,7 @@ FIT, HOLD, FRESH = 0, 1, 2
 _LARGEST_ROOT = 2048
 _MACS = 2 * 10**11
 _FEW, _ENOUGH = 4096, 16384
+_UNKNOWN = "no radius is known: the root of d"
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class LayerInputs:
         hold: Samples to choose widths by, shape (M, d).
         fresh: Samples to validate on.
         radius: Radius of a ball around the centre of the law's domain, or the origin, that holds the samples to fit to.
+        stated: The inputs for which bounds are proven.
     """
 
     law: Law
@@ -54,6 +56,7 @@ class LayerInputs:
     hold: Array
     fresh: Samples
     radius: float
+    stated: Stated
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,14 @@ class Sources:
         held_back: Inputs to validate whole models on, with the number of the first run.
         rows: Samples collected: (to fit and hold, to validate), by tensor name.
         notes: Warnings.
-        radii: Proven radius of tensors, by name, for layers fed by other layers.
+        domains: Domains of what layers make of theirs, by tensor.
     """
 
     feeder: Feeder | None
     held_back: tuple[Feeder, int] | None
     rows: Mapping[str, tuple[Samples, Samples]]
     notes: tuple[str, ...] = ()
-    radii: dict[str, float] = field(default_factory=dict)
+    domains: dict[str, Stated] = field(default_factory=dict)
 
     @property
     def real(self) -> bool:
@@ -212,40 +215,56 @@ def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opene
     Args:
         space: The space.
         layer: What it reads as.
-        found: Where inputs come from; the radius that this layer proves is added to it.
+        found: Where inputs come from; the domain of what this layer makes is added to it.
         opened: The model.
         options: What was asked.
     """
+    made = _sampled(space, found, opened, options) or _drawn(space, layer, found, opened, options)
+    if made.stated.source != _UNKNOWN:
+        remember(space, layer, made.stated, found.domains)
+    return made
+
+
+def _sampled(space: Space, found: Sources, opened: Opened, options: Options) -> LayerInputs | None:
+    """Return what was collected by running the model, or None where nothing was."""
     name = space.producer.input.name
+    if name not in found.rows or found.rows[name][0].axis != space.input_axis:
+        return None
     count = rows_wanted(options, opened)
     held = max(64, count // 4)
-    if name in found.rows and found.rows[name][0].axis == space.input_axis:
-        every, fresh = found.rows[name]
-        rows = every.rows.astype(np.float64)
-        rows = stream(options.seed, space.name, HOLD).permutation(rows)
-        split = max(1, len(rows) - max(1, len(rows) * held // (count + held)))
-        law = _law(rows[:split], name, found.feeder)
-        radius = float(np.sqrt(np.max(np.einsum("nd,nd->n", rows, rows))))
-        return LayerInputs(law, rows[:split], rows[split:], fresh, radius)
+    every, fresh = found.rows[name]
+    rows = every.rows.astype(np.float64)
+    rows = stream(options.seed, space.name, HOLD).permutation(rows)
+    split = max(1, len(rows) - max(1, len(rows) * held // (count + held)))
+    law = _law(rows[:split], name, found.feeder)
+    domain = stated(space, found.domains, (rows, as_float(fresh)), opened, options)
+    return LayerInputs(law, rows[:split], rows[split:], fresh, _norm(rows), domain)
+
+
+def _drawn(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, options: Options) -> LayerInputs:
+    """Return samples of a law: that of the normalisation in front, or a ball."""
+    count = rows_wanted(options, opened)
+    held = max(64, count // 4)
     behind = None if options.inputs == "ball" else law_in_front(opened.document, space)
     unseen: Law = behind or _ball(space, layer, found, opened, options)
-    if behind is not None and behind.domain is not None:
-        _remember(space, layer, found, behind.domain)
     parts = [
         unseen.sample(n, stream(options.seed, space.name, stage))
         for n, stage in ((count, FIT), (held, HOLD), (held, FRESH))
     ]
     dtype = space.producer.dense.stored.dtype
     rank = space.input_rank or space.producer.rank or 2
-    return LayerInputs(unseen, parts[0], parts[1], Samples(parts[2].astype(dtype), rank), _radius(unseen, parts[0]))
+    fresh = Samples(parts[2].astype(dtype), rank)
+    if isinstance(unseen, Ball):
+        domain = Stated(unseen.domain, unseen.origin)
+    else:
+        domain = stated(space, found.domains, (*parts[:2], as_float(fresh)), opened, options)
+    radius = _norm(parts[0]) if unseen.domain is None else reach(unseen.domain)
+    return LayerInputs(unseen, parts[0], parts[1], fresh, radius, domain)
 
 
-def _radius(law: Law, rows: Array) -> float:
-    """Return the radius of a ball around the centre of a law's domain that holds its rows (N, d)."""
-    domain = law.domain
-    if domain is None:
-        return float(np.sqrt(np.max(np.einsum("nd,nd->n", rows, rows))))
-    return domain.reach if isinstance(domain, EllipsoidDomain) else domain.radius
+def _norm(rows: Array) -> float:
+    """Return the largest norm of rows (N, d)."""
+    return float(np.sqrt(np.max(np.einsum("nd,nd->n", rows, rows))))
 
 
 def _law(rows: Array, name: str, feeder: Feeder | None) -> Law:
@@ -257,42 +276,11 @@ def _law(rows: Array, name: str, feeder: Feeder | None) -> Law:
 
 
 def _ball(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, options: Options) -> Ball:
-    """Return the ball law of a layer, and remember what it proves about the tensors the layer makes."""
-    name, size = space.producer.input.name, layer.inputs
-    inputs = {tensor.name for tensor in opened.document.graph.inputs}
-    given_radius = options.radius if name in inputs and options.radius is not None else None
-    known = given_radius if given_radius is not None else found.radii.get(name)
-    origin = (
-        "no radius is known: the root of d" if known is None else "given" if given_radius is not None else "propagated"
-    )
-    ball = Ball(known if known is not None else float(np.sqrt(size)), size, origin=origin)
-    if known is not None:
-        _remember(space, layer, found, ball.domain)
-    return ball
-
-
-def _remember(space: Space, layer: HiddenLayer, found: Sources, domain: BallDomain | EllipsoidDomain) -> None:
-    """Note the radius of what a layer makes of inputs in a ball around the origin, or in an ellipsoid."""
-    for readout, (consumer, _) in zip(layer.readouts, space.consumers, strict=True):
-        neurons = readout.features
-        if isinstance(neurons, Neurons):
-            if isinstance(domain, EllipsoidDomain):
-                incoming, bias = domain.folded(neurons.incoming, neurons.bias)
-                neurons = replace(neurons, incoming=incoming, bias=bias)
-            reach = propagated(neurons, domain.radius)
-            if np.isfinite(reach):
-                found.radii[consumer.hidden.name] = reach
-
-
-def propagated(neurons: Neurons, radius: float) -> float:
-    """Return a bound on the norm of the features for inputs in a ball around the origin.
-
-    Args:
-        neurons: n neurons with d inputs.
-        radius: Radius of the ball.
-
-    Returns:
-        The root of the sum of squares of sup |f(t)|, t in [b - r |p|, b + r |p|]; infinite where that is.
-    """
-    reach = radius * np.linalg.norm(neurons.incoming, axis=1)
-    return float(np.linalg.norm(neurons.activation.supremum(neurons.bias - reach, neurons.bias + reach)))
+    """Return the ball law of a layer."""
+    given = given_radius(space, opened, options)
+    before = found.domains.get(space.producer.input.name)
+    if given is not None:
+        return Ball(given, layer.inputs, origin="given")
+    if before is not None:
+        return Ball(reach(before.domain), layer.inputs, origin="propagated")
+    return Ball(float(np.sqrt(layer.inputs)), layer.inputs, origin=_UNKNOWN)

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from onnx_coreset import __version__
-from onnx_coreset.core.domains import EllipsoidDomain
-from onnx_coreset.core.laws import Ball
+from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.domains import BoxDomain, EllipsoidDomain
 from onnx_coreset.core.layer import Columns, Features, Gated, HiddenLayer, Neurons
 from onnx_coreset.edge.runtime import Provider
 from onnx_coreset.edge.statistics import as_float
@@ -28,9 +28,11 @@ from onnx_coreset.report import (
     Report,
     Validation,
 )
+from onnx_coreset.stages.domains import Stated
 from onnx_coreset.stages.judging import Judged
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened, named_width
+from onnx_coreset.stages.proving import inside
 from onnx_coreset.stages.sampling import Sources
 
 
@@ -111,14 +113,9 @@ def _errors(chain: Narrowed, options: Options, carried: Mapping[str, TensorError
         weights = [consumer.outputs for consumer, _ in consumers]
         squares = [(e.rms / s) ** 2 for e, s in zip(inner, scales, strict=True) if e is not None]
         rms = float(np.sqrt(np.average(squares, weights=weights)))
-    domain, outside = Domain(), None
-    if isinstance(chain.inputs.law, Ball):
-        domain, outside = Domain(kind="ball", centre=0.0, radius=chain.inputs.radius, proven=False), 0
-    elif isinstance(known := chain.inputs.law.domain, EllipsoidDomain):
-        # The radius is that of u in gamma u + beta: the ellipsoid's axes are the normalisation's gamma.
-        centre = tuple(float(value) for value in known.centre)
-        domain = Domain(kind="ellipsoid", centre=centre, radius=known.radius, proven=known.proven)
-        outside = int(np.count_nonzero(~known.inside(as_float(chain.inputs.fresh))))
+    x = as_float(chain.inputs.fresh)
+    held = inside(chain.inputs.stated.domain, x)
+    proof = chain.proof
     return ErrorFacts(
         unit="spread" if not options.absolute and found.spread > 0 else "absolute",
         spread=found.spread,
@@ -129,9 +126,28 @@ def _errors(chain: Narrowed, options: Options, carried: Mapping[str, TensorError
         worst_output=found.worst_output,
         carried_rms=rms,
         samples=found.samples,
-        outside=outside,
-        domain=domain,
+        outside=int(np.count_nonzero(~held)),
+        attacked=None if proof is None else proof.largest,
+        attacked_mean=None if proof is None else float(proof.attacked.mean()),
+        certified=None if proof is None else proof.bound,
+        certified_mean=None if proof is None else float(proof.certified.mean()),
+        domain=_domain(chain.inputs.stated),
     )
+
+
+def _domain(stated: Stated) -> Domain:
+    """Return a domain for the report; numbers that are all the same are one."""
+    domain, source = stated.domain, stated.source
+    if isinstance(domain, BoxDomain):
+        return Domain("box", low=_one(domain.low), high=_one(domain.high), proven=domain.proven, source=source)
+    kind = "ellipsoid" if isinstance(domain, EllipsoidDomain) else "ball"
+    return Domain(kind, _one(domain.centre), domain.radius, proven=domain.proven, source=source)
+
+
+def _one(values: Array) -> float | tuple[float, ...]:
+    if values.size and np.all(values == values[0]):
+        return float(values[0])
+    return tuple(float(value) for value in values)
 
 
 def validation(judged: Judged | None, found: Sources, provider: Provider, notes: Sequence[str]) -> Validation:

@@ -7,7 +7,8 @@
 A pre-activation t = p . x + b becomes t = q . y + t0 with q = radius p, half * p or radius gain * p, and t0 its value
 at the middle. Where u is centred, q . y = (q - mean(q)) . y, and every y of the ball may be taken: its centred part
 lies in the ball too. The ellipsoid is what a LayerNorm or RMSNorm in front proves: its normalised vector has norm at
-most sqrt(d), and sum 0 for a LayerNorm. What rounding does to q and t0 is returned as the largest error of t.
+most sqrt(d), and sum 0 for a LayerNorm. What rounding does to q and t0 is returned as the largest error of t, with what
+single precision leaves of sum u and makes of each entry of an ellipsoid's x.
 """
 
 from __future__ import annotations
@@ -17,37 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_coreset.core.arrays import Array, frozen
+from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma, norms
-from onnx_coreset.core.domains import BallDomain, EllipsoidDomain
+from onnx_coreset.core.domains import ENTRY, TILT, BallDomain, BoxDomain, Domain, EllipsoidDomain
 
 __all__ = ["BallDomain", "BoxDomain", "Domain", "EllipsoidDomain", "Frame", "contains", "frame", "magnitudes", "place"]
 
 _SHRINKS = (2.0**-45, 2.0**-40, 1e-10, 1e-7, 1e-4, 1e-2, 1.0)
-
-
-@dataclass(frozen=True)
-class BoxDomain:
-    """All x with low <= x <= high.
-
-    Attributes:
-        low: Lower ends, shape (d,).
-        high: Upper ends, shape (d,), not below the lower ones.
-        proven: Whether the model itself proves that inputs lie in it.
-    """
-
-    low: Array
-    high: Array
-    proven: bool = False
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "low", frozen(self.low))
-        object.__setattr__(self, "high", frozen(self.high))
-        if self.low.ndim != 1 or self.low.shape != self.high.shape or not np.all(self.low <= self.high):
-            raise ValueError(f"low {self.low.shape} and high {self.high.shape} are no box")
-
-
-Domain = BallDomain | BoxDomain | EllipsoidDomain
 
 
 @dataclass(frozen=True)
@@ -107,7 +84,10 @@ def frame(domain: Domain, incoming: Array, bias: Array) -> Frame:
         moved = np.abs(incoming) @ np.abs(middle)
         noise = np.where(moved > 0, gamma(size + 4) * (moved + np.abs(bias)), 0.0)
         noise = (noise + 4.0 * UNIT * norms(rows, ball)) * (1.0 + 1e-10)
+        if isinstance(domain, EllipsoidDomain):
+            noise += ENTRY * (norms(rows, ball) + moved) * (1.0 + 1e-10)
         if isinstance(domain, EllipsoidDomain) and domain.centred:
+            noise += TILT * (np.abs((incoming * domain.gain).sum(axis=1)) + gamma(size + 2) * norms(rows, False))
             # The mean is off by gamma times the mean magnitude, which counts sqrt(d) times in the norm.
             noise += 4.0 * gamma(size + 6) * norms(rows, ball)
             rows = rows - rows.mean(axis=1, keepdims=True)

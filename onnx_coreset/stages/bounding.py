@@ -1,0 +1,70 @@
+"""Widths by the number that is proven: the least one whose certified error meets eps.
+
+The certificate of a width is the cheap one, with no limit of time, so that the same run gives the same widths again.
+"""
+
+from __future__ import annotations
+
+from onnx_coreset.core.layer import Coreset, HiddenLayer
+from onnx_coreset.core.measure import spread
+from onnx_coreset.edge.statistics import as_float
+from onnx_coreset.graph.space import Space
+from onnx_coreset.options import Options
+from onnx_coreset.plan import Candidates, least_width
+from onnx_coreset.stages.opening import Opened
+from onnx_coreset.stages.proof import Proof
+from onnx_coreset.stages.proving import as_stored, certificate, scales
+from onnx_coreset.stages.sampling import LayerInputs, stream
+
+__all__ = ["least_proven", "proof_of"]
+
+_BOUND = 5
+_MARGIN = 1e-6
+
+
+def proof_of(
+    layer: HiddenLayer, coreset: Coreset, space: Space, inputs: LayerInputs, opened: Opened, options: Options
+) -> Proof | None:
+    """Return what can cheaply be proven of a coreset; None where nothing can.
+
+    Args:
+        layer: The layer.
+        coreset: A coreset of it.
+        space: Its place.
+        inputs: Samples of its inputs, with their domain.
+        opened: The model.
+        options: What was asked.
+    """
+    after = as_stored(opened, space, layer, coreset, inputs)
+    found = certificate(space, layer, after, inputs, "fast", stream(options.seed, space.name, _BOUND))
+    if found is None:
+        return None
+    scale = scales(layer, as_float(inputs.fresh))
+    certified, attacked = (found.certified + found.rounding) / scale, found.attacked / scale
+    return Proof(inputs.stated.domain, inputs.stated.source, certified, attacked, float(attacked.max(initial=0.0)), 0)
+
+
+def least_proven(found: Candidates, space: Space, inputs: LayerInputs, opened: Opened, options: Options) -> int:
+    """Return the least width whose certified error meets eps, n where none does.
+
+    Args:
+        found: The coresets of the layer, one a width.
+        space: Its place.
+        inputs: Samples of its inputs, with their domain.
+        opened: The model.
+        options: What was asked; eps is given.
+
+    Returns:
+        A width; O(log n) certificates.
+    """
+    assert options.eps is not None
+    layer, eps = found.layer, options.eps * (1.0 - _MARGIN)
+    plain = options.absolute or len(layer.readouts) > 1
+    unit = 1.0 if plain else spread(layer.evaluate(as_float(inputs.fresh))[0]) or 1.0
+
+    def meets(width: int) -> bool:
+        proof = proof_of(layer, found.at(width), space, inputs, opened, options)
+        return proof is not None and proof.bound / unit <= eps
+
+    width = least_width(found, meets, options)
+    return width if width >= layer.width or meets(width) else layer.width

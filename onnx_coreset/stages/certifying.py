@@ -1,0 +1,89 @@
+"""What is proven about each narrower layer: how far it can be from the original for every input of its domain.
+
+A sound bound, the rounding of both networks as they run included, next to the worst input that a search found, samples
+included.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+
+from onnx_coreset.core.certificates import Certificate, Effort
+from onnx_coreset.core.layer import HiddenLayer
+from onnx_coreset.core.measure import Errors
+from onnx_coreset.edge.statistics import as_float
+from onnx_coreset.options import Options
+from onnx_coreset.stages.narrowing import Narrowed
+from onnx_coreset.stages.opening import Opened
+from onnx_coreset.stages.proof import Proof
+from onnx_coreset.stages.proving import as_stored, certificate, inside, scales
+from onnx_coreset.stages.sampling import stream
+
+Tell = Callable[[str, int, int, str], None]
+
+_PROOF = 4
+_SECONDS: Mapping[Effort, float] = MappingProxyType({"fast": 10.0, "tight": 60.0})
+
+
+def proven(chains: Sequence[Narrowed], opened: Opened, options: Options, tell: Tell) -> tuple[Narrowed, ...]:
+    """Return the chains with what is proven about those that are narrower.
+
+    Args:
+        chains: What became of each chain.
+        opened: The model.
+        options: What was asked.
+        tell: Called with (stage, done, total, detail).
+    """
+    if options.certify == "off":
+        return tuple(chains)
+    effort: Effort = "tight" if options.certify == "tight" else "fast"
+    done = []
+    for index, chain in enumerate(chains):
+        tell("certify", index, len(chains), chain.space.name)
+        proof = _proof(chain, opened, effort, options) if chain.narrower else None
+        done.append(replace(chain, proof=proof))
+    return tuple(done)
+
+
+def _proof(chain: Narrowed, opened: Opened, effort: Effort, options: Options) -> Proof | None:
+    if chain.polish is not None and len(chain.polish.together) > 1:
+        return None
+    after = as_stored(opened, chain.space, chain.layer, chain.coreset, chain.inputs)
+    rng = stream(options.seed, chain.space.name, _PROOF)
+    found = certificate(chain.space, chain.layer, after, chain.inputs, effort, rng, _SECONDS[effort])
+    return None if found is None else _with_samples(found, chain, after)
+
+
+def _with_samples(found: Certificate, chain: Narrowed, after: HiddenLayer) -> Proof:
+    """Return a certificate in the unit of the layer's errors, with what its samples and an earlier proof tell."""
+    x = as_float(chain.inputs.fresh)
+    held = inside(chain.inputs.stated.domain, x)
+    scale = scales(chain.layer, x)
+    certified = (found.certified + found.rounding) / scale
+    if chain.proof is not None:
+        certified = np.fmin(certified, chain.proof.certified)
+    attacked = found.attacked / scale
+    if held.any():
+        pairs = zip(chain.layer.evaluate(x[held]), after.evaluate(x[held]), strict=True)
+        apart = np.concatenate([np.abs(one - other).max(axis=0) for one, other in pairs]) / scale
+        attacked = np.fmax(attacked, apart)
+    return Proof(
+        domain=chain.inputs.stated.domain,
+        source=chain.inputs.stated.source,
+        certified=certified,
+        attacked=attacked,
+        largest=max(float(attacked.max(initial=0.0)), _measured(chain.errors, held)),
+        outside=int(np.count_nonzero(~held)),
+    )
+
+
+def _measured(errors: Errors | None, held: NDArray[np.bool_]) -> float:
+    """Return the largest error that was measured on a sample inside the domain."""
+    if errors is None or errors.exceeding.shape != held.shape or not held.any():
+        return 0.0
+    return float(errors.exceeding[held].max())

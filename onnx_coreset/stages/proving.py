@@ -1,0 +1,102 @@
+"""The certificate of one narrower layer, as it will be stored: what `core.certificates` makes of it.
+
+Both layers are read from their graphs, so that every weight is the number in the file, whatever it was folded with.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from onnx_coreset.core.arrays import Array
+from onnx_coreset.core.certificates import Certificate, Domain, Effort, certify
+from onnx_coreset.core.certificates.domains import contains
+from onnx_coreset.core.domains import EllipsoidDomain
+from onnx_coreset.core.layer import Coreset, HiddenLayer, shrink
+from onnx_coreset.core.measure import spread
+from onnx_coreset.graph.extract import extract, shrunk, the_space
+from onnx_coreset.graph.lens import read
+from onnx_coreset.graph.model.codec import decode
+from onnx_coreset.graph.space import Space
+from onnx_coreset.stages.opening import Opened
+from onnx_coreset.stages.sampling import LayerInputs
+
+_UNITS: Mapping[str, float] = MappingProxyType({"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53})
+_SINGLE = 2.0**-24
+
+
+def certificate(
+    space: Space,
+    before: HiddenLayer,
+    after: HiddenLayer,
+    inputs: LayerInputs,
+    effort: Effort,
+    rng: np.random.Generator,
+    seconds: float = float("inf"),
+) -> Certificate | None:
+    """Return the certificate of a layer and its narrower self on the domain of its inputs.
+
+    Args:
+        space: The layer's place.
+        before: What it reads as.
+        after: What it becomes.
+        inputs: Samples of its inputs, with their domain.
+        effort: "fast" or "tight".
+        rng: Starts of descent and search.
+        seconds: When to stop.
+    """
+    unit = _UNITS.get(str(space.producer.dense.stored.dtype), _SINGLE)
+    # The products are small: threads share the outputs, and BLAS has one each.
+    with threadpool_limits(1), np.errstate(all="ignore"):
+        return certify(before, after, inputs.stated.domain, effort, rng, seconds, unit, workers=os.cpu_count() or 1)
+
+
+def as_stored(opened: Opened, space: Space, layer: HiddenLayer, coreset: Coreset, inputs: LayerInputs) -> HiddenLayer:
+    """Return a narrower layer with the numbers that will be in the file.
+
+    Args:
+        opened: The model.
+        space: The layer's place.
+        layer: What it reads as.
+        coreset: A coreset of it.
+        inputs: Samples of its inputs.
+    """
+    document = decode(shrunk(extract(opened.document, space, inputs.fresh.rank), space.name, coreset))
+    try:
+        found = read(document, the_space(document, space.name))
+    except IndexError:
+        # What is read as no layer any more, such as one of a single neuron.
+        return shrink(layer, stored(space, coreset))
+    fits = found.width == coreset.width and [r.outputs for r in found.readouts] == [r.outputs for r in layer.readouts]
+    return found if fits else shrink(layer, stored(space, coreset))
+
+
+def stored(space: Space, coreset: Coreset) -> Coreset:
+    """Return a coreset whose numbers are rounded as they will be stored."""
+    kinds = [consumer.dense.stored.dtype for consumer, _ in space.consumers]
+    outgoing = tuple(w.astype(kind).astype(np.float64) for w, kind in zip(coreset.outgoing, kinds, strict=True))
+    constant = tuple(c.astype(kind).astype(np.float64) for c, kind in zip(coreset.constant, kinds, strict=True))
+    return replace(coreset, outgoing=outgoing, constant=constant)
+
+
+def inside(domain: Domain, x: Array) -> NDArray[np.bool_]:
+    """Return which rows of x (N, d) lie in a domain, shape (N,)."""
+    return domain.inside(x) if isinstance(domain, EllipsoidDomain) else contains(domain, x)
+
+
+def scales(layer: HiddenLayer, x: Array) -> Array:
+    """Return what the errors of each output are divided by, shape (k,): its readout's spread, where there are several.
+
+    Args:
+        layer: The layer as it was.
+        x: Samples of its inputs, shape (N, d).
+    """
+    if len(layer.readouts) == 1:
+        return np.ones(layer.readouts[0].outputs)
+    return np.concatenate([np.full(table.shape[1], spread(table) or 1.0) for table in layer.evaluate(x)])
