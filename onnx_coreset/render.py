@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from onnx_coreset.report import ChainReport, FileFacts, Report
-from onnx_coreset.wording import clean, count, free, norms, offer, refined, size, small, target, whole
+from onnx_coreset.wording import clean, count, domain, free, norms, offer, refined, size, small, target, whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -85,9 +85,10 @@ def _story(report: Report, verbose: bool, terminal: bool) -> Iterator[Renderable
         yield ""
         yield f"{target(report)}\nrms, p99, max: {norms(chains)}"
         yield "carried: the same rms inside the shrunk model, where earlier layers are cut too; eps is not about it."
+    yield from _worst(chains, terminal)
     yield from _asides("polished, all weights of the neurons that stay:", refined(chains), verbose)
     costless = [line for chain in chains if (line := free(chain))]
-    yield from _asides("lossless, being constant, duplicate, collinear or unread:", costless, verbose)
+    yield from _asides("lossless, being constant, duplicate, expressed by others or unread:", costless, verbose)
     yield from _left_alone(report, verbose)
     if verbose:
         yield from _details(chains)
@@ -131,6 +132,24 @@ def _chain_row(chain: ChainReport, arrow: str) -> tuple[str | Text, ...]:
         *map(small, errors),
         Text(chain.status or "-", style="green" if narrower else "yellow"),
     )
+
+
+def _worst(chains: list[ChainReport], terminal: bool) -> Iterator[RenderableType]:
+    """What is proven about the narrower layers, for every input of a domain."""
+    known = [chain for chain in chains if chain.error.attacked is not None]
+    if not known:
+        return
+    table = _table(terminal, ("layer", "> found", "> proven", "for all inputs in"))
+    for chain in known:
+        error = chain.error
+        ends = (
+            (value / (error.spread or 1.0) if value is not None else None)
+            for value in (error.attacked, error.certified)
+        )
+        table.add_row(clean(chain.name), *map(small, ends), domain(error.domain))
+    yield ""
+    yield "at worst, the largest error of any output in units of the spread: found by search, and proven never exceeded"
+    yield table
 
 
 def _carried(chain: ChainReport) -> float | None:

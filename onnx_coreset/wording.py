@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx_coreset.report import ChainReport, Report
+from onnx_coreset.report import ChainReport, Domain, Report
 
-__all__ = ["clean", "count", "free", "norms", "offer", "refined", "size", "small", "target", "whole"]
+__all__ = ["clean", "count", "domain", "free", "norms", "offer", "refined", "size", "small", "target", "whole"]
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -75,6 +75,20 @@ def refined(chains: Sequence[ChainReport]) -> list[str]:
             alone = "" if len(chain.polish.together) == 1 else "; measured together, from the first one's inputs on"
             found[chain.polish.together] = f"{names}: {before}{alone}"
     return list(found.values())
+
+
+def domain(found: Domain) -> str:
+    """Return the inputs that something is proven for, and whether they are assumed."""
+    if found.kind == "box":
+        plain = isinstance(found.low, int | float) and isinstance(found.high, int | float)
+        what = f"each in [{small(found.low)}, {small(found.high)}]" if plain else "a box"
+    elif found.kind == "ellipsoid":
+        what = f"ellipsoid of radius {small(found.radius)}"
+    else:
+        centre = "" if found.centre == 0 else " around their mean" if found.source == "holds all samples" else ""
+        what = f"ball of radius {small(found.radius)}{centre}"
+    source = f", {clean(found.source)}" if found.source else ""
+    return f"{what}{source} ({'proven' if found.proven else 'assumed'})"
 
 
 def count(number: int, noun: str) -> str:
