@@ -175,3 +175,28 @@ def test_what_moved_a_little_costs_little() -> None:
         assert np.mean(found.certified / found.attacked) <= 6.0
     # The bound falls with the distance, as the difference itself does.
     assert sizes[1] <= 0.15 * sizes[0]
+
+
+@pytest.mark.parametrize("moved", ["gate", "up"])
+def test_a_pair_is_bounded_exactly_where_one_factor_moved(moved: str) -> None:
+    # relu(y1) (0.1 y1 - 0.1 y2), or (relu(y1) - relu(0.9 y1 + 0.1 y2)) y1: 0.05 (1 + sqrt 2) at most, at y1 > 0.
+    still, other, zero = np.array([[1.0, 0.0]]), np.array([[0.9, 0.1]]), np.zeros(1)
+    gates = (Neurons(still, zero, named("Relu")), Neurons(other if moved == "gate" else still, zero, named("Relu")))
+    ups = (Neurons(still, zero, named("Identity")), Neurons(other if moved == "up" else still, zero, named("Identity")))
+    before, after = (
+        HiddenLayer(1, (Readout(Gated(gate, up), np.ones((1, 1, 1)), zero),))
+        for gate, up in zip(gates, ups, strict=True)
+    )
+    found = certify(before, after, BallDomain(np.zeros(2), 1.0), "tight")
+    value = 0.05 * (1.0 + np.sqrt(2.0))
+    assert found is not None and value * (1 - 1e-12) <= found.certified[0] <= 1.02 * value
+
+
+def test_a_value_on_a_jump_counts_for_nothing() -> None:
+    # t is 0 up to rounding: the step may be on either side.
+    step, identity = named("Step", 0.0, 0.0, 0.0, 1.0), named("Identity")
+    gated = Gated(Neurons(np.ones((1, 2)), np.zeros(1), step), Neurons(np.zeros((1, 2)), np.ones(1), identity))
+    before, after = (Readout(gated, np.full((1, 1, 1), w), np.zeros(1)) for w in (1.0, 0.0))
+    where = BallDomain(np.zeros(2), 1.0)
+    found = surely(mixture(before, after, where), where, np.array([[0.3, -0.3], [0.3, 0.3]]))
+    assert found[0, 0] == 0.0 and found[1, 0] > 0.99
