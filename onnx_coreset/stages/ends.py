@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 import onnx
@@ -34,7 +35,7 @@ from onnx_coreset.graph.space import Space, spaces
 __all__ = ["Ends", "ends"]
 
 _SHAPES = frozenset(["Flatten", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Dropout"])
-_KINDS: Mapping[str, Kind] = {"Add": "sum", "Sub": "difference", "Mul": "product", "Div": "quotient"}
+_KINDS: Mapping[str, Kind] = MappingProxyType({"Add": "sum", "Sub": "difference", "Mul": "product", "Div": "quotient"})
 _SIGMOID, _SOFTMAX = 0.25, 0.5
 _ROUNDED = 1.0 + 1e-9
 

@@ -28,7 +28,7 @@ from onnx_coreset.core.certificates.depth.networks import Pair
 from onnx_coreset.core.certificates.depth.regions import Region
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 
-__all__ = ["Relaxed", "Rows", "Upper", "magnitude", "substitute"]
+__all__ = ["Passed", "Relaxed", "Rows", "Upper", "magnitude", "substitute"]
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,33 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Passed:
+    """Coefficients that met lines on their way through one hidden layer.
+
+    Attributes:
+        before: Of the original's values, shape (R, n).
+        after: Of the shrunk network's, shape (R, m).
+        gap: Of the differences of twins, shape (R, q).
+    """
+
+    before: Array
+    after: Array
+    gap: Array
+
+
+@dataclass(frozen=True)
 class Upper:
     """Upper bounds of R functions.
 
     Attributes:
         value: Shape (R,); infinite where something overflowed.
         rows: The linear functions of the input that they are, shape (R, d).
+        passed: What was replaced by lines, for each hidden layer.
     """
 
     value: Array
     rows: Array
+    passed: tuple[Passed, ...]
 
 
 def magnitude(weights: Array, bias: Array, far: Array) -> Array:
@@ -105,8 +122,8 @@ def _lined(coefficients: Array, found: Lines, owner: Indices) -> tuple[Array, Ar
     return coefficients * slope, terms.sum(axis=1), np.abs(terms).sum(axis=1)
 
 
-def _through(rows: Rows, relaxed: Relaxed, twins: tuple[Indices, Indices]) -> Rows:
-    """Return rows in terms of pre-activations."""
+def _through(rows: Rows, relaxed: Relaxed, twins: tuple[Indices, Indices]) -> tuple[Rows, Passed]:
+    """Return rows in terms of pre-activations, and the coefficients that were replaced by lines."""
     own, of = twins
     p, q, owner = rows.before.copy(), rows.after.copy(), rows.owner
     slack = gamma(2 * (p.shape[1] + q.shape[1]) + 32) * (
@@ -114,7 +131,7 @@ def _through(rows: Rows, relaxed: Relaxed, twins: tuple[Indices, Indices]) -> Ro
     )
     constant = rows.constant
     size = np.abs(constant)
-    moved = slope = None
+    moved, slope = np.zeros((owner.size, 0)), None
     if own.size:
         left, right = p[:, of], q[:, own]
         meet = ((left > 0) & (right < 0)) | ((left < 0) & (right > 0))
@@ -124,6 +141,7 @@ def _through(rows: Rows, relaxed: Relaxed, twins: tuple[Indices, Indices]) -> Ro
         q[:, own] = right - moved
         slope, fixed, terms = _lined(moved, relaxed.gap, owner)
         constant, size = constant + fixed, size + terms
+    passed = Passed(p, q, moved)
     p, fixed, terms = _lined(p, relaxed.before, owner)
     constant, size = constant + fixed, size + terms
     q, fixed, terms = _lined(q, relaxed.after, owner)
@@ -131,7 +149,7 @@ def _through(rows: Rows, relaxed: Relaxed, twins: tuple[Indices, Indices]) -> Ro
     if slope is not None:
         p[:, of] -= slope
         q[:, own] += slope
-    return Rows(p, q, constant, rows.slack + slack + gamma(8) * size, owner)
+    return Rows(p, q, constant, rows.slack + slack + gamma(8) * size, owner), passed
 
 
 def substitute(pair: Pair, region: Region, relaxed: list[Relaxed], far: Array, rows: Rows) -> Upper:
@@ -147,9 +165,11 @@ def substitute(pair: Pair, region: Region, relaxed: list[Relaxed], far: Array, r
     Returns:
         The bounds. O(R sum of n_l n_{l-1}) over the layers.
     """
+    passed: list[Passed] = []
     with np.errstate(all="ignore"):
         for level in range(len(relaxed) - 1, -1, -1):
-            rows = _through(rows, relaxed[level], pair.twins[level])
+            rows, one = _through(rows, relaxed[level], pair.twins[level])
+            passed.insert(0, one)
             (W, b), (U, c) = pair.before.affine[level], pair.after.affine[level]
             below = (far, far) if level == 0 else relaxed[level - 1].far
             loose = _dot(np.abs(rows.before), magnitude(W, b, below[0])[rows.owner])
@@ -164,4 +184,4 @@ def substitute(pair: Pair, region: Region, relaxed: list[Relaxed], far: Array, r
         slack = (rows.slack + 4.0 * UNIT * loose) * (1.0 + 1e-9) + TINY
         value = rows.constant + most + slack
         value = value + 8.0 * UNIT * (np.abs(rows.constant) + np.abs(most) + slack)
-    return Upper(np.where(np.isnan(value), np.inf, value), total)
+    return Upper(np.where(np.isnan(value), np.inf, value), total, tuple(passed))

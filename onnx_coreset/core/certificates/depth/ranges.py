@@ -17,6 +17,7 @@ from onnx_coreset.core.certificates.depth.backward import Relaxed, Rows, magnitu
 from onnx_coreset.core.certificates.depth.lines import Lines, difference_lines, lines, pieces, steepness
 from onnx_coreset.core.certificates.depth.networks import Pair
 from onnx_coreset.core.certificates.depth.regions import Boxes, Region
+from onnx_coreset.core.certificates.depth.tuning import Effort, tuned
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 from onnx_coreset.core.features import Neurons
 
@@ -88,13 +89,14 @@ def affine_range(weights: Array, bias: Array, low: Array, high: Array) -> tuple[
     return np.where(np.isnan(least), -np.inf, least), np.where(np.isnan(most), np.inf, most)
 
 
-def ranges(pair: Pair, region: Region, known: tuple[Band, ...] = ()) -> Ranges:
+def ranges(pair: Pair, region: Region, known: tuple[Band, ...] = (), effort: Effort | None = None) -> Ranges:
     """Return what the neurons of both networks can be over a region.
 
     Args:
         pair: The networks.
         region: Where the inputs are, B parts.
         known: Ranges that hold for each part already, for every layer, or none.
+        effort: How much is spent on slopes of every row's own; none unless it is given, and for one part alone.
 
     Returns:
         The ranges, and the layers as lines. O(B L n^3) for L layers where every activation bends.
@@ -106,7 +108,7 @@ def ranges(pair: Pair, region: Region, known: tuple[Band, ...] = ()) -> Ranges:
     values: tuple[tuple[Array, Array], tuple[Array, Array]] | None = None
     for level in range(pair.depth):
         band = _plain(pair, level, region, values, known[level] if known else None)
-        band = _refined(pair, level, region, relaxed, far, band, values is None)
+        band = _refined(_So(pair, region, far, bands, relaxed, effort), level, band)
         layer, values = _relaxed(pair, level, band)
         bands.append(band)
         relaxed.append(layer)
@@ -162,14 +164,32 @@ def _bends(layer: Neurons, low: Array, high: Array) -> Mask:
     return np.asarray(~(least == most))
 
 
-def _refined(
-    pair: Pair, level: int, region: Region, relaxed: list[Relaxed], far: Array, band: Band, first: bool
-) -> Band:
+@dataclass(frozen=True)
+class _So:
+    """What is known before a layer."""
+
+    pair: Pair
+    region: Region
+    far: Array
+    bands: list[Band]
+    relaxed: list[Relaxed]
+    effort: Effort | None
+
+    def upper(self, rows: Rows) -> Array:
+        """Return upper bounds of rows."""
+        if self.effort is None or not self.relaxed or self.region.parts > 1:
+            return substitute(self.pair, self.region, self.relaxed, self.far, rows).value
+        ends = [(band.before, band.after) for band in self.bands]
+        return tuned(self.pair, self.region, self.relaxed, ends, self.far, rows, self.effort)
+
+
+def _refined(so: _So, level: int, band: Band) -> Band:
     """Return ranges made tighter by substitution, where that matters."""
+    pair = so.pair
     own, of = pair.twins[level]
     (W, b), (U, c) = pair.before.affine[level], pair.after.affine[level]
     bends = [
-        np.ones(ends[0].shape, dtype=bool) if first else _bends(net.hidden[level], *ends)
+        np.ones(ends[0].shape, dtype=bool) if level == 0 else _bends(net.hidden[level], *ends)
         for net, ends in ((pair.before, band.before), (pair.after, band.after))
     ]
     meets = bends[0][:, of] | bends[1][:, own]
@@ -187,7 +207,7 @@ def _refined(
         Rows(p[i], q[i], constant[i], slack[i], part)
         for (p, q, constant, slack), (part, i) in zip(kinds, places, strict=True)
     ]
-    low, high = _ends(pair, region, relaxed, far, rows)
+    low, high = _ends(so, rows)
     ends = []
     start = 0
     for (least, most), (part, i) in zip((band.before, band.after, band.gap), places, strict=True):
@@ -203,7 +223,7 @@ def _refined(
     return Band(before, after, gap)
 
 
-def _ends(pair: Pair, region: Region, relaxed: list[Relaxed], far: Array, kinds: list[Rows]) -> tuple[Array, Array]:
+def _ends(so: _So, kinds: list[Rows]) -> tuple[Array, Array]:
     """Return lower and upper bounds of all rows."""
     rows = Rows(
         np.concatenate([kind.before for kind in kinds]),
@@ -213,8 +233,7 @@ def _ends(pair: Pair, region: Region, relaxed: list[Relaxed], far: Array, kinds:
         np.concatenate([kind.owner for kind in kinds]),
     )
     other = Rows(-rows.before, -rows.after, -rows.constant, rows.slack, rows.owner)
-    high = substitute(pair, region, relaxed, far, rows).value
-    return -substitute(pair, region, relaxed, far, other).value, high
+    return -so.upper(other), so.upper(rows)
 
 
 def _relaxed(pair: Pair, level: int, band: Band) -> tuple[Relaxed, tuple[tuple[Array, Array], tuple[Array, Array]]]:
@@ -227,7 +246,8 @@ def _relaxed(pair: Pair, level: int, band: Band) -> tuple[Relaxed, tuple[tuple[A
         least, most = layer.activation.interval(low, high)
         values.append((least, most))
         far.append(np.maximum(np.abs(least), np.abs(most)))
-        size.append(far[-1] + _size(found[-1], np.maximum(np.abs(low), np.abs(high))))
+        chords = steepness(layer.activation, low, high)
+        size.append(_most(found[-1], chords, far[-1], np.maximum(np.abs(low), np.abs(high))))
     before, after = found
     hull = (
         np.minimum(band.before[0][:, of], band.after[0][:, own]),
@@ -247,6 +267,20 @@ def _relaxed(pair: Pair, level: int, band: Band) -> tuple[Relaxed, tuple[tuple[A
 
 def _at(ends: tuple[Array, Array], index: Indices) -> tuple[Array, Array]:
     return ends[0][:, index], ends[1][:, index]
+
+
+def _most(found: Lines, chords: tuple[Array, Array], far: Array, reach: Array) -> Array:
+    """Return the magnitude of the terms of a line over f with any slope that f has, f at most `far`, t at most `reach`.
+
+    An offset is at most |f| + |slope t|.
+    """
+    with np.errstate(all="ignore"):
+        known = np.isfinite(chords[0]) & np.isfinite(chords[1])
+        steep = np.where(known, np.maximum(np.abs(chords[0]), np.abs(chords[1])), 0.0)
+        steep = np.maximum(steep, np.maximum(np.abs(found.up_slope), np.abs(found.down_slope)))
+        total = (2.0 * far + 2.0 * steep * reach) * (1.0 + 1e-9) + TINY
+        total = total + np.maximum(np.abs(found.up_offset), np.abs(found.down_offset))
+    return np.where(np.isnan(total), np.inf, total)
 
 
 def _size(found: Lines, reach: Array) -> Array:

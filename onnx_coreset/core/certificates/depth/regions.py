@@ -15,7 +15,7 @@ from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.certificates.domains import BoxDomain, Domain, frame, magnitudes, place
 from onnx_coreset.core.certificates.rounding import TINY, gamma
 
-__all__ = ["Boxes", "Region", "Round", "region"]
+__all__ = ["Boxes", "Region", "Repeated", "Round", "region"]
 
 
 class Region(Protocol):
@@ -103,6 +103,31 @@ class Round:
         found = frame(self.domain, rows, np.zeros(rows.shape[0]))
         lengths = np.linalg.norm(found.rows, axis=1, keepdims=True)
         return place(self.domain, found.rows / np.where(lengths > 0, lengths, 1.0))
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """A region of one part, as many times as there are rows.
+
+    Attributes:
+        part: The region.
+        parts: How many times.
+    """
+
+    part: Region
+    parts: int
+
+    def largest(self, rows: Array, owner: Indices) -> Array:
+        """Return the largest rows . x, rounded up, shape (R,)."""
+        return self.part.largest(rows, np.zeros_like(owner))
+
+    def farthest(self, weights: Array) -> Array:
+        """Return the largest |w| . |x|, rounded up, shape (parts, n)."""
+        return self.part.farthest(weights).repeat(self.parts, axis=0)
+
+    def point(self, rows: Array, owner: Indices) -> Array:
+        """Return where rows . x is about largest, shape (R, d)."""
+        return self.part.point(rows, np.zeros_like(owner))
 
 
 def region(domain: Domain) -> Region:

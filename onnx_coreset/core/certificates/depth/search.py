@@ -19,12 +19,15 @@ from onnx_coreset.core.certificates.depth.backward import Rows, magnitude, subst
 from onnx_coreset.core.certificates.depth.networks import Pair
 from onnx_coreset.core.certificates.depth.ranges import Band, Ranges, ranges
 from onnx_coreset.core.certificates.depth.regions import Boxes, Region
+from onnx_coreset.core.certificates.depth.tuning import Effort, tuned
 from onnx_coreset.core.certificates.rounding import gamma
 
 __all__ = ["Functions", "Limits", "Proof", "prove"]
 
 _FEW = 16
 _NUMBERS = 1_500_000
+_INNER, _OUTER = 16, 40
+_SHARES = (0.5, 0.8)
 
 
 @dataclass(frozen=True)
@@ -136,7 +139,8 @@ def prove(pair: Pair, region: Region, functions: Functions, limits: Limits) -> P
     batch = _bounded(pair, region, functions, (), np.ones((1, count), dtype=bool))
     first = batch.value[0]
     if not isinstance(region, Boxes) or np.count_nonzero(region.high > region.low) > _FEW:
-        return Proof(first, first, 1, batch.found)
+        value, found = _steeper(pair, batch.found, functions, until)
+        return Proof(np.minimum(first, value), first, 1, found)
     unit = np.where(np.isfinite(first), np.maximum(np.abs(first - functions.goal), 1e-300), 1.0)
     done = np.full(count, -np.inf)
     heap: list[tuple[float, int, _Leaf]] = []
@@ -161,6 +165,20 @@ def prove(pair: Pair, region: Region, functions: Functions, limits: Limits) -> P
     for _, _, leaf in heap:
         done = np.maximum(done, leaf.value)
     return Proof(np.minimum(done, first), first, looked, root)
+
+
+def _steeper(pair: Pair, found: Ranges, functions: Functions, until: float) -> tuple[Array, Ranges]:
+    """Return bounds over a region that is not halved, and its ranges, with slopes of every row's own."""
+    started = time.monotonic()
+    for share in _SHARES:
+        # What is known better makes better lines, and those make more known.
+        stop = started + share * (until - started)
+        if time.monotonic() < stop:
+            found = ranges(pair, found.region, found.bands, Effort(_INNER, stop))
+    which = np.arange(functions.goal.size)
+    rows = output_rows(pair, found, functions, np.zeros_like(which), which)
+    ends = [(band.before, band.after) for band in found.bands]
+    return tuned(pair, found.region, list(found.relaxed), ends, found.far, rows, Effort(_OUTER, until)), found
 
 
 def _size(pair: Pair) -> int:
