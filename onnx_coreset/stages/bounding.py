@@ -41,7 +41,7 @@ def proof_of(
         return None
     scale = scales(layer, as_float(inputs.fresh))
     certified, attacked = (found.certified + found.rounding) / scale, found.attacked / scale
-    return Proof(inputs.stated.domain, inputs.stated.source, certified, attacked, float(attacked.max(initial=0.0)), 0)
+    return Proof(inputs.stated, certified, attacked, float(attacked.max(initial=0.0)), 0)
 
 
 def least_proven(found: Candidates, space: Space, inputs: LayerInputs, opened: Opened, options: Options) -> int:

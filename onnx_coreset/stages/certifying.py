@@ -18,16 +18,19 @@ from onnx_coreset.core.layer import HiddenLayer
 from onnx_coreset.core.measure import Errors
 from onnx_coreset.edge.statistics import as_float
 from onnx_coreset.options import Options
+from onnx_coreset.stages.judging import Judged
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
 from onnx_coreset.stages.proving import as_stored, certificate, inside, scales
 from onnx_coreset.stages.sampling import stream
+from onnx_coreset.stages.through import Through, of_model, of_stack
 
 Tell = Callable[[str, int, int, str], None]
 
 _PROOF = 4
 _SECONDS: Mapping[Effort, float] = MappingProxyType({"fast": 10.0, "tight": 60.0})
+_ENDS: Mapping[Effort, float] = MappingProxyType({"fast": 2.0, "tight": 10.0})
 
 
 def proven(chains: Sequence[Narrowed], opened: Opened, options: Options, tell: Tell) -> tuple[Narrowed, ...]:
@@ -42,17 +45,39 @@ def proven(chains: Sequence[Narrowed], opened: Opened, options: Options, tell: T
     if options.certify == "off":
         return tuple(chains)
     effort: Effort = "tight" if options.certify == "tight" else "fast"
+    together: dict[tuple[str, ...], Proof | None] = {}
     done = []
     for index, chain in enumerate(chains):
         tell("certify", index, len(chains), chain.space.name)
-        proof = _proof(chain, opened, effort, options) if chain.narrower else None
-        done.append(replace(chain, proof=proof))
+        names = () if chain.polish is None else chain.polish.together
+        if len(names) > 1 and names not in together:
+            stack = sorted((c for c in chains if c.space.name in names), key=lambda c: names.index(c.space.name))
+            together[names] = of_stack(stack, opened, options, _SECONDS[effort])
+        if not chain.narrower:
+            done.append(chain)
+        else:
+            proof = together[names] if len(names) > 1 else _proof(chain, opened, effort, options)
+            done.append(replace(chain, proof=proof))
     return tuple(done)
 
 
-def _proof(chain: Narrowed, opened: Opened, effort: Effort, options: Options) -> Proof | None:
-    if chain.polish is not None and len(chain.polish.together) > 1:
+def ends_proven(judged: Judged, opened: Opened, options: Options, tell: Tell) -> Through | str | None:
+    """Return what is proven of the model's output, why nothing is, or None where nothing was asked.
+
+    Args:
+        judged: The narrower model.
+        opened: The model.
+        options: What was asked.
+        tell: Called with (stage, done, total, detail).
+    """
+    if options.certify == "off" or not any(chain.narrower for chain in judged.chains):
         return None
+    tell("certify", len(judged.chains), len(judged.chains), "the outputs")
+    effort: Effort = "tight" if options.certify == "tight" else "fast"
+    return of_model(judged.chains, judged.model, opened, options, _ENDS[effort])
+
+
+def _proof(chain: Narrowed, opened: Opened, effort: Effort, options: Options) -> Proof | None:
     after = as_stored(opened, chain.space, chain.layer, chain.coreset, chain.inputs)
     rng = stream(options.seed, chain.space.name, _PROOF)
     found = certificate(chain.space, chain.layer, after, chain.inputs, effort, rng, _SECONDS[effort])
@@ -73,8 +98,7 @@ def _with_samples(found: Certificate, chain: Narrowed, after: HiddenLayer) -> Pr
         apart = np.concatenate([np.abs(one - other).max(axis=0) for one, other in pairs]) / scale
         attacked = np.fmax(attacked, apart)
     return Proof(
-        domain=chain.inputs.stated.domain,
-        source=chain.inputs.stated.source,
+        stated=chain.inputs.stated,
         certified=certified,
         attacked=attacked,
         largest=max(float(attacked.max(initial=0.0)), _measured(chain.errors, held)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, frozen
-from onnx_coreset.core.domains import Domain
+from onnx_coreset.stages.domains import Stated
 
 __all__ = ["Proof"]
 
@@ -17,16 +17,14 @@ class Proof:
     """How far a layer and its narrower self can be apart on a domain, output by output.
 
     Attributes:
-        domain: The inputs it holds for.
-        source: Where the domain comes from, in words.
+        stated: The inputs it holds for.
         certified: No input of the domain makes outputs differ by more, both computed as they run, shape (k,).
         attacked: They do differ by as much somewhere in it, shape (k,).
         largest: Largest difference found over all outputs, measured samples in the domain included.
         outside: How many samples lie outside the domain.
     """
 
-    domain: Domain
-    source: str
+    stated: Stated
     certified: Array
     attacked: Array
     largest: float

@@ -51,10 +51,15 @@ def certificate(
         rng: Starts of descent and search.
         seconds: When to stop.
     """
-    unit = _UNITS.get(str(space.producer.dense.stored.dtype), _SINGLE)
     # The products are small: threads share the outputs, and BLAS has one each.
     with threadpool_limits(1), np.errstate(all="ignore"):
-        return certify(before, after, inputs.stated.domain, effort, rng, seconds, unit, workers=os.cpu_count() or 1)
+        domain, unit, workers = inputs.stated.domain, unit_of(space), os.cpu_count() or 1
+        return certify(before, after, domain, effort, rng, seconds, unit, workers)
+
+
+def unit_of(space: Space) -> float:
+    """Return the largest relative error of one operation of a layer as it runs."""
+    return _UNITS.get(str(space.producer.dense.stored.dtype), _SINGLE)
 
 
 def as_stored(opened: Opened, space: Space, layer: HiddenLayer, coreset: Coreset, inputs: LayerInputs) -> HiddenLayer:

@@ -114,8 +114,9 @@ def _errors(chain: Narrowed, options: Options, carried: Mapping[str, TensorError
         squares = [(e.rms / s) ** 2 for e, s in zip(inner, scales, strict=True) if e is not None]
         rms = float(np.sqrt(np.average(squares, weights=weights)))
     x = as_float(chain.inputs.fresh)
-    held = inside(chain.inputs.stated.domain, x)
     proof = chain.proof
+    stated = chain.inputs.stated if proof is None else proof.stated
+    outside = int(np.count_nonzero(~inside(stated.domain, x))) if proof is None else proof.outside
     return ErrorFacts(
         unit="spread" if not options.absolute and found.spread > 0 else "absolute",
         spread=found.spread,
@@ -126,12 +127,12 @@ def _errors(chain: Narrowed, options: Options, carried: Mapping[str, TensorError
         worst_output=found.worst_output,
         carried_rms=rms,
         samples=found.samples,
-        outside=int(np.count_nonzero(~held)),
+        outside=outside,
         attacked=None if proof is None else proof.largest,
         attacked_mean=None if proof is None else float(proof.attacked.mean()),
         certified=None if proof is None else proof.bound,
         certified_mean=None if proof is None else float(proof.certified.mean()),
-        domain=_domain(chain.inputs.stated),
+        domain=_domain(stated),
     )
 
 
