@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from onnx_coreset.statements import Shift, Statement
+
 Status = Literal["pruned", "kept", "skipped"]
 
 
@@ -83,6 +85,7 @@ class ErrorFacts:
         certified: Proven bound on the error over all of `domain`, over all outputs.
         certified_mean: The same as a mean over outputs.
         domain: The inputs that `attacked` and `certified` are about.
+        statement: What is said of a fresh input.
     """
 
     unit: str | None = None
@@ -100,6 +103,7 @@ class ErrorFacts:
     certified: float | None = None
     certified_mean: float | None = None
     domain: Domain = field(default_factory=Domain)
+    statement: Statement = field(default_factory=Statement)
 
 
 @dataclass(frozen=True)
@@ -194,6 +198,8 @@ class Validation:
         outputs: Errors at the model's outputs.
         random_outputs: Outputs that differ between two equal runs of the original: never judged.
         notes: Warnings, a line each.
+        statement: What is said of the outputs for a fresh input.
+        shifts: Errors at the outputs for inputs that are scaled, moved or noisy; None where that was not measured.
     """
 
     provider: str | None = None
@@ -203,3 +209,5 @@ class Validation:
     outputs: tuple[OutputError, ...] = ()
     random_outputs: tuple[str, ...] = field(default=(), metadata={"key": "random"})
     notes: tuple[str, ...] = ()
+    statement: Statement = field(default_factory=Statement)
+    shifts: tuple[Shift, ...] | None = None

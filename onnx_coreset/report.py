@@ -23,6 +23,7 @@ from onnx_coreset.facts import (
     Status,
     Validation,
 )
+from onnx_coreset.statements import Level, Share, Shift, Statement
 
 if TYPE_CHECKING:
     import onnx
@@ -32,11 +33,15 @@ __all__ = [
     "Domain",
     "ErrorFacts",
     "FileFacts",
+    "Level",
     "OutputError",
     "PolishFacts",
     "Relative",
     "Report",
     "Result",
+    "Share",
+    "Shift",
+    "Statement",
     "Status",
     "Validation",
 ]

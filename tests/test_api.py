@@ -529,6 +529,7 @@ ERROR = frozenset(
         "certified",
         "certified_mean",
         "domain",
+        "statement",
     ]
 )
 CHAIN = frozenset(

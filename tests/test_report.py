@@ -34,7 +34,13 @@ CHAIN_KEYS = [
 ]  # fmt: skip
 ERROR_KEYS = [
     "unit", "spread", "rms", "p99", "max", "relative", "worst_output", "carried_rms", "samples", "outside",
-    "attacked", "attacked_mean", "certified", "certified_mean", "domain",
+    "attacked", "attacked_mean", "certified", "certified_mean", "domain", "statement",
+]  # fmt: skip
+STATEMENT_KEYS = [
+    "kind", "about", "law", "samples", "delta", "probability", "exceeds", "levels", "share", "reason",
+]  # fmt: skip
+VALIDATION_KEYS = [
+    "provider", "law", "samples", "passed", "outputs", "random", "notes", "statement", "shifts",
 ]  # fmt: skip
 ERROR = ErrorFacts("spread", 2.0, 0.19, 0.4, 1.2, Relative(0.095, 0.2, 0.6), 0.3, 0.21, 4096)
 PRUNED = ChainReport(LONG, "gelu", "neurons", ("Gemm_2",), "synthetic", 784, 100, 3072, 1536, (0, 1, 2, 7), "backward")
@@ -62,7 +68,8 @@ def test_every_key_is_there_in_its_order_whatever_is_known() -> None:
     assert list(chain["error"]) == ERROR_KEYS
     assert list(chain["error"]["relative"]) == ["rms", "p99", "max"]
     assert list(chain["error"]["domain"]) == ["kind", "centre", "radius", "low", "high", "proven", "source"]
-    assert list(plain["validation"]) == ["provider", "law", "samples", "passed", "outputs", "random", "notes"]
+    assert list(plain["validation"]) == VALIDATION_KEYS
+    assert list(plain["validation"]["statement"]) == list(chain["error"]["statement"]) == STATEMENT_KEYS
 
 
 def test_json_holds_what_the_report_holds() -> None:
