@@ -124,7 +124,8 @@ def _rounding(pair: Pair, proof: Proof, unit: float, off: Array | None) -> Array
     total = np.zeros(pair.before.outputs)
     for side, net in enumerate((pair.before, pair.after)):
         far = (proof.root.far[0], *(layer.far[side][0] for layer in proof.root.relaxed))
-        total = total + computed(net, far, unit, off)
+        bands = [(band.before, band.after)[side] for band in proof.root.bands]
+        total = total + computed(net, far, [(low[0], high[0]) for low, high in bands], unit, off)
     return total * (1.0 + 4.0 * UNIT)
 
 
