@@ -13,6 +13,7 @@ from onnx_coreset.core.activations.program import Activation
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.depth import EndToEnd, FeedForward, Pair, certify_ends, gaps
 from onnx_coreset.core.certificates.depth.attack import enclosed, surely
+from onnx_coreset.core.certificates.depth.deployed import computed
 from onnx_coreset.core.certificates.depth.ranges import ranges
 from onnx_coreset.core.certificates.depth.regions import region
 from onnx_coreset.core.certificates.depth.search import Functions, Limits, prove
@@ -178,6 +179,39 @@ def test_exact_rational_values_are_below_the_bound_of_a_point() -> None:
                 assert Fraction(reached) <= abs(value) <= Fraction(bound)
                 # A point leaves nothing but rounding: 1e3 operations on numbers of its own size.
                 assert bound <= float(abs(value)) + 1e-12 * (1.0 + 1e3 * scale)
+
+
+def test_rounding_of_terms_that_cancel_is_in_the_bound() -> None:
+    rng = np.random.default_rng(14)
+    for _ in range(30):
+        # Pairs of neurons of size 1e8 whose outgoing weights nearly cancel: all that is left is rounding.
+        p, b = rng.standard_normal((4, 3)), 1e8 * (1.0 + rng.random(4))
+        first = Neurons(np.concatenate([p, p]), np.concatenate([b, b]), cases.RELU)
+        w = rng.standard_normal((2, 4))
+        whole = FeedForward((first,), np.concatenate([w, -w * (1.0 + 1e-9)], axis=1), np.zeros(2))
+        pair = shrunk(whole, rng, 0.0, 1.0)
+        half = FeedForward(pair.after.hidden, np.zeros((2, 8)), np.zeros(2))
+        x = rng.standard_normal(3)
+        found = certify_ends(Pair.of(whole, half, pair.kept), BoxDomain(x, x), rng, boxes=1)
+        rounded = whole(x[None])[0]
+        apart = [a - b for a, b in zip(exact(half, x), exact(whole, x), strict=True)]
+        for value, bound, seen in zip(apart, found.certified, rounded, strict=True):
+            # What float64 makes of the sum is no further from the truth than the bound knows.
+            assert abs(value) <= Fraction(bound)
+            assert abs(abs(Fraction(seen)) - abs(value)) <= Fraction(bound)
+
+
+def test_inputs_that_are_off_count_as_much_as_the_weights_carry_them() -> None:
+    rng = np.random.default_rng(15)
+    p, q = np.abs(rng.standard_normal((6, 4))), rng.standard_normal((5, 6))
+    net = FeedForward(
+        (Neurons(p, np.ones(6), cases.RELU), Neurons(q, 100.0 + np.zeros(5), cases.RELU)), np.ones((2, 5)), np.zeros(2)
+    )
+    far = (np.ones(4), np.full(6, 20.0), np.full(5, 300.0))
+    ends = [(np.zeros(6), np.full(6, 20.0)), (np.ones(5), np.full(5, 300.0))]
+    plain, moved = computed(net, far, ends), computed(net, far, ends, off=np.full(4, 1e-3))
+    carried = np.abs(net.outgoing @ q @ p) @ np.full(4, 1e-3)
+    assert np.all(moved - plain >= 0.999 * carried) and np.all(plain > 0) and np.all(plain < 1e-2)
 
 
 def exact(net: FeedForward, x: Array) -> list[Fraction]:
