@@ -14,7 +14,11 @@ import onnxruntime as ort
 from onnx import TensorProto, helper, numpy_helper
 
 LENET = Path(__file__).resolve().parents[1] / "models" / "lenet_300_100.onnx"
-INFO = {np.dtype(np.float32): TensorProto.FLOAT, np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16}
+INFO = {
+    np.dtype(np.float32): TensorProto.FLOAT,
+    np.dtype(np.float16): TensorProto.FLOAT16,
+    np.dtype(ml_dtypes.bfloat16): TensorProto.BFLOAT16,
+}
 
 
 def weights(sizes: Sequence[int], seed: int = 0) -> list[tuple[np.ndarray, np.ndarray]]:
