@@ -36,6 +36,7 @@ from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import open_model, with_parameters
 from onnx_coreset.stages.polishing import polished
 from onnx_coreset.stages.sampling import sources
+from onnx_coreset.stages.statements import Statements, statements
 from onnx_coreset.stages.walking import Analysis, narrow
 
 __all__ = ["inspect", "optimize", "sweep"]
@@ -166,14 +167,17 @@ def _done(
         present = [chain for chain in chains if isinstance(chain, Narrowed)]
         judged = judge(analysis.opened, present, analysis.found, options, analysis.provider)
     with clock("certify"):
-        judged = replace(judged, chains=proven(judged.chains, analysis.opened, options, tell))
-    return _finish(analysis, chains, judged, options, clock, out, accept)
+        judged = proven(judged, analysis.opened, options, tell)
+    with clock("state"):
+        said = statements(judged, analysis.opened, analysis.found, options, analysis.provider, tell)
+    return _finish(analysis, chains, judged, said, options, clock, out, accept)
 
 
 def _finish(
     analysis: Analysis,
     chains: list[Narrowed | Skip],
     judged: Judged,
+    said: Statements,
     options: Options,
     clock: _Clock,
     out: str | os.PathLike[str] | None,
@@ -188,6 +192,7 @@ def _finish(
     if any(not c.ran for c in settled if isinstance(c, Narrowed)) and options.validate:
         notes.append("ONNX Runtime has no kernels for some layers: their errors were computed in float64")
     verdict = summary.validation(judged, analysis.found, analysis.provider, notes)
+    rows, verdict = summary.said(rows, verdict, said)
     write = out is not None and not options.dry_run
     output = _sized(
         FileFacts(path=None if out is None else os.fspath(out), bytes=judged.model.ByteSize()), judged.model

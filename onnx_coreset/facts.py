@@ -187,6 +187,30 @@ class OutputError:
 
 
 @dataclass(frozen=True)
+class EndToEnd:
+    """What is proven of an output of the model, through all of its layers.
+
+    Attributes:
+        output: The output; None where nothing is proven.
+        attacked: Largest difference found at any point of `domain`, over the numbers of the output; None where the
+            search did not look at the output itself.
+        attacked_mean: The same as a mean over numbers.
+        certified: Proven bound on the difference over all of `domain`, over the numbers of the output.
+        certified_mean: The same as a mean over numbers.
+        domain: The inputs of the first layer that they are about.
+        reason: Why nothing is proven, or None.
+    """
+
+    output: str | None = None
+    attacked: float | None = None
+    attacked_mean: float | None = None
+    certified: float | None = None
+    certified_mean: float | None = None
+    domain: Domain = field(default_factory=Domain)
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
 class Validation:
     """The result compared with the original, both run on the same fresh inputs.
 
@@ -200,6 +224,7 @@ class Validation:
         notes: Warnings, a line each.
         statement: What is said of the outputs for a fresh input.
         shifts: Errors at the outputs for inputs that are scaled, moved or noisy; None where that was not measured.
+        end_to_end: What is proven of an output through all layers.
     """
 
     provider: str | None = None
@@ -211,3 +236,4 @@ class Validation:
     notes: tuple[str, ...] = ()
     statement: Statement = field(default_factory=Statement)
     shifts: tuple[Shift, ...] | None = None
+    end_to_end: EndToEnd = field(default_factory=EndToEnd)

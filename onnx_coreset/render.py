@@ -11,7 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from onnx_coreset.report import ChainReport, FileFacts, Report
-from onnx_coreset.wording import clean, count, domain, free, norms, offer, refined, size, small, target, whole
+from onnx_coreset.wording import clean, count, domain, free, norms, offer, refined, size, small, target, through, whole
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -258,6 +258,7 @@ def _verdict(report: Report, terminal: bool) -> Iterator[RenderableType]:
         for output in checked.outputs:
             table.add_row(clean(output.name), *map(small, (output.max, output.rms, output.relative_rms)))
         yield table
+    yield from through(checked.end_to_end)
     if checked.random_outputs:
         yield f"random by design, not judged: {', '.join(map(clean, checked.random_outputs))}"
 

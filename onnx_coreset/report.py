@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from onnx_coreset.facts import (
     ChainReport,
     Domain,
+    EndToEnd,
     ErrorFacts,
     FileFacts,
     OutputError,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ChainReport",
     "Domain",
+    "EndToEnd",
     "ErrorFacts",
     "FileFacts",
     "Level",

@@ -4,9 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from onnx_coreset.report import ChainReport, Domain, Report
+from onnx_coreset.report import ChainReport, Domain, EndToEnd, Report
 
-__all__ = ["clean", "count", "domain", "free", "norms", "offer", "refined", "size", "small", "target", "whole"]
+__all__ = [
+    "clean",
+    "count",
+    "domain",
+    "free",
+    "norms",
+    "offer",
+    "refined",
+    "size",
+    "small",
+    "target",
+    "through",
+    "whole",
+]
 
 _UNITS = ((1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
@@ -81,14 +94,24 @@ def domain(found: Domain) -> str:
     """Return the inputs that something is proven for, and whether they are assumed."""
     if found.kind == "box":
         plain = isinstance(found.low, int | float) and isinstance(found.high, int | float)
-        what = f"each in [{small(found.low)}, {small(found.high)}]" if plain else "a box"
+        what = f"a box, each in [{small(found.low)}, {small(found.high)}]" if plain else "a box"
     elif found.kind == "ellipsoid":
-        what = f"ellipsoid of radius {small(found.radius)}"
+        what = f"an ellipsoid of radius {small(found.radius)}"
     else:
-        centre = "" if found.centre == 0 else " around their mean" if found.source == "holds all samples" else ""
-        what = f"ball of radius {small(found.radius)}{centre}"
+        what = f"a ball of radius {small(found.radius)}"
     source = f", {clean(found.source)}" if found.source else ""
     return f"{what}{source} ({'proven' if found.proven else 'assumed'})"
+
+
+def through(found: EndToEnd) -> list[str]:
+    """Return what is proven of an output through all layers, or why nothing is, in a line; none where nobody asked."""
+    if found.reason is not None:
+        return [f"through all layers nothing is proven: {clean(found.reason)}"]
+    if found.output is None:
+        return []
+    worst = f", found {small(found.attacked)}" if found.attacked is not None else ""
+    bound = f"{clean(found.output)} at worst: proven {small(found.certified)}{worst}"
+    return [f"{bound}, for all inputs in {domain(found.domain)}"]
 
 
 def count(number: int, noun: str) -> str:

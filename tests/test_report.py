@@ -40,7 +40,7 @@ STATEMENT_KEYS = [
     "kind", "about", "law", "samples", "delta", "probability", "exceeds", "levels", "share", "reason",
 ]  # fmt: skip
 VALIDATION_KEYS = [
-    "provider", "law", "samples", "passed", "outputs", "random", "notes", "statement", "shifts",
+    "provider", "law", "samples", "passed", "outputs", "random", "notes", "statement", "shifts", "end_to_end",
 ]  # fmt: skip
 ERROR = ErrorFacts("spread", 2.0, 0.19, 0.4, 1.2, Relative(0.095, 0.2, 0.6), 0.3, 0.21, 4096)
 PRUNED = ChainReport(LONG, "gelu", "neurons", ("Gemm_2",), "synthetic", 784, 100, 3072, 1536, (0, 1, 2, 7), "backward")

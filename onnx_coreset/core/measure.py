@@ -122,6 +122,21 @@ def errors(before: Sequence[Array], after: Sequence[Array]) -> Errors:
     )
 
 
+def row_errors(before: Sequence[Array], after: Sequence[Array], scales: Array) -> Array:
+    """Return the largest absolute error of each row, each output's over a scale that is not made from these rows.
+
+    Args:
+        before: Outputs of the layer, one (N, k) a readout.
+        after: Outputs of the narrower layer, of the same shapes.
+        scales: What the errors of all outputs are divided by, in the order of the readouts, shape (sum of k,).
+
+    Returns:
+        Errors, shape (N,). O(N k).
+    """
+    tables = [np.subtract(b, a, dtype=np.float64) for b, a in zip(after, before, strict=True)]
+    return np.asarray(np.max(np.abs(np.concatenate(tables, axis=1)) / scales, axis=1, initial=0.0))
+
+
 def _least_p99(table: Array, p99: float) -> float:
     """Return the lower end of an interval for p99: Woodruff's, with rows as the clusters that were drawn.
 

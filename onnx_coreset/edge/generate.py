@@ -92,7 +92,7 @@ def generated(
     if not writer.fixed:
         # In parts, since a fifth of them is held back.
         texts = [part for text in texts for part in np.array_split(text, _PARTS)]
-    return Given(tuple({writer.tokens: text} for text in texts), "the model's own text")
+    return Given(tuple({writer.tokens: text} for text in texts), "the model's own text", drawn=True)
 
 
 def _writer(session: Session, feeder: Synthetic, rng: np.random.Generator) -> _Writer | None:

@@ -9,7 +9,7 @@ unknown first axis holds samples.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -48,6 +48,7 @@ class Synthetic:
         ranges: Half-open range of the integers that index a table, by name.
         roots: Root of the covariance of the correlated half, shape (d, d), by name.
         scales: Scales of the mixture.
+        ends: Numbers that are no integers are clipped to lie between these two; or None.
     """
 
     specs: tuple[InputSpec, ...]
@@ -55,6 +56,7 @@ class Synthetic:
     ranges: Mapping[str, tuple[int, int]]
     roots: Mapping[str, Array] = field(default_factory=dict)
     scales: tuple[float, ...] = SCALES
+    ends: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -74,6 +76,8 @@ class Synthetic:
         """Return the law of one sample of an input, or None where a sample is no row of normal numbers."""
         spec = next((spec for spec in self.specs if spec.name == name), None)
         if spec is None or spec.dtype is None or spec.dtype.kind not in "fV" or len(self.shapes[name]) != 2:
+            return None
+        if self.ends is not None:
             return None
         root, size = self.roots.get(name), self.shapes[name][1]
         if root is not None and len(root) != size:
@@ -102,7 +106,15 @@ class Synthetic:
             rows[chosen] = rows[chosen] @ root
             values = rows.reshape(shape)
         values = values * scale.reshape(leading + (1,) * (len(shape) - len(leading)))
+        if self.ends is not None:
+            values = np.clip(values, *self.ends)
         return np.asarray(values).astype(spec.dtype)
+
+
+def batch_of(feed: Mapping[str, NDArray[np.generic]]) -> int:
+    """Return how many samples the first axis of a run's inputs holds; 1 where they do not agree."""
+    sizes = {value.shape[0] for value in feed.values() if value.ndim}
+    return max(sizes) if len(sizes) == 1 and all(value.ndim for value in feed.values()) and sizes != {0} else 1
 
 
 @dataclass(frozen=True)
@@ -112,10 +124,12 @@ class Given:
     Attributes:
         feeds: One feed a run.
         name: Name of the law, for a report.
+        drawn: Whether samples are independent draws of a law; otherwise that is for a user to know.
     """
 
     feeds: tuple[Feed, ...]
     name: str = "inputs"
+    drawn: bool = False
 
     @property
     def runs(self) -> int:
@@ -125,6 +139,23 @@ class Given:
     def feed(self, run: int, rng: np.random.Generator) -> Feed:
         """Return run number `run`."""
         return self.feeds[run % len(self.feeds)]
+
+    def halved(self, least: int, fixed: bool) -> tuple[Given, Given] | None:
+        """Return the first and the second half of the runs, or None where a half would have too few samples.
+
+        Args:
+            least: Samples that each half must have.
+            fixed: Whether a run's first axis has a size of its own; otherwise a single run is cut along it.
+        """
+        feeds = self.feeds
+        if len(feeds) == 1 and not fixed and (batch := batch_of(feeds[0])) > 1:
+            cut = -(-batch // 2)
+            feeds = tuple({k: v[part] for k, v in feeds[0].items()} for part in (slice(cut), slice(cut, None)))
+        middle = -(-len(feeds) // 2)
+        halves = (feeds[:middle], feeds[middle:])
+        if any(sum(map(batch_of, half)) < least for half in halves):
+            return None
+        return replace(self, feeds=halves[0]), replace(self, feeds=halves[1])
 
 
 def given(specs: tuple[InputSpec, ...], arrays: Mapping[str, NDArray[np.generic]], batch: int = 256) -> Given:

@@ -15,8 +15,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from onnx_coreset.core.arrays import Array
-from onnx_coreset.edge.inputs import Feed, Feeder, Synthetic
+from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.edge.inputs import Feeder, Synthetic, batch_of
 from onnx_coreset.edge.runtime import InputSpec, Provider, RuntimeRefused, Session, with_outputs
 
 BATCH = 256
@@ -27,6 +27,23 @@ _BATCH_NUMBERS = 1 << 24
 
 
 @dataclass(frozen=True)
+class Origin:
+    """Which of a model's inputs each row came from, if the first axis of all of them holds samples.
+
+    Attributes:
+        run: Number of the run, shape (N,).
+        sample: Number of the sample in it, shape (N,).
+        rows: How many rows the run had in all, shape (N,).
+        samples: How many samples, of equally many rows, shape (N,); 1 where rows cannot be told apart so.
+    """
+
+    run: Indices
+    sample: Indices
+    rows: Indices
+    samples: Indices
+
+
+@dataclass(frozen=True)
 class Samples:
     """Collected inputs of one layer.
 
@@ -34,11 +51,13 @@ class Samples:
         rows: One input a row, shape (N, d), in the dtype of the model.
         rank: Number of axes of the tensor they came from.
         axis: Axis of that tensor that the inputs ran along, counted from the end.
+        origin: Where each row came from; None where a model was not run for them.
     """
 
     rows: NDArray[np.generic]
     rank: int
     axis: int = -1
+    origin: Origin | None = None
 
 
 def synthetic(
@@ -153,7 +172,8 @@ def collect(
         # Rows are chosen by a source of each tensor's own: what else is collected does not move them.
         key = int(generator().integers(2**63))
         picks = {name: np.random.default_rng([key, zlib.crc32(name.encode())]) for name in group}
-        found |= _fill(session, picks, values, feeder, count, rng, axes, count if most is None else most)
+        most = count if most is None else most
+        found |= _fill(session, picks, values, batch_of(feed), feeder, count, rng, axes, most)
         done = set(group) if group else set(waiting)
         done |= {n for n in waiting if n not in values}
         waiting = [n for n in waiting if n not in done]
@@ -168,6 +188,7 @@ def _fill(
     session: Session,
     picks: Mapping[str, np.random.Generator],
     values: Mapping[str, NDArray[np.generic]],
+    batch: int,
     feeder: Feeder,
     count: int,
     rng: np.random.Generator,
@@ -177,6 +198,7 @@ def _fill(
     """Run until every tensor of the group, the keys of `picks`, has `count` rows."""
     names = list(picks)
     parts: dict[str, list[NDArray[np.generic]]] = {name: [] for name in names}
+    origins: dict[str, list[Indices]] = {name: [] for name in names}
     have = dict.fromkeys(names, 0)
     ranks = {name: values[name].ndim for name in names}
     run = 0
@@ -184,26 +206,41 @@ def _fill(
         for name in names:
             turned = np.moveaxis(values[name], axes.get(name, -1), -1)
             rows = turned.reshape(-1, turned.shape[-1])
-            rows = rows[np.isfinite(rows.astype(np.float32) if rows.dtype.kind == "V" else rows).all(axis=1)]
+            good = np.isfinite(rows.astype(np.float32) if rows.dtype.kind == "V" else rows).all(axis=1)
+            places = np.flatnonzero(good)
             share = -(-count // (_LEAST_RUNS if feeder.runs is None else min(_LEAST_RUNS, feeder.runs)))
-            if len(rows) > share:
-                rows = rows[np.sort(picks[name].choice(len(rows), size=share, replace=False))]
-            parts[name].append(rows)
-            have[name] += len(rows)
+            if len(places) > share:
+                places = places[np.sort(picks[name].choice(len(places), size=share, replace=False))]
+            parts[name].append(rows[places])
+            origins[name].append(_origin(run, places, len(rows), batch))
+            have[name] += len(places)
         run += 1
         short = [name for name in names if have[name] < count]
         # A run that gave nothing usable will not give more: one row a run is the least that counts.
         enough = run >= min(count, most) or (feeder.runs is not None and run >= feeder.runs)
         if not short or enough:
             break
-        feed: Feed = feeder.feed(run, rng)
+        feed = feeder.feed(run, rng)
         wanted = [n for n in names if n not in feed]
         values = {**feed, **session.run(feed, wanted)} if wanted else feed
+        batch = batch_of(feed)
     return {
-        name: Samples(np.concatenate(parts[name])[:count], ranks[name], axes.get(name, -1))
+        name: Samples(
+            np.concatenate(parts[name])[:count],
+            ranks[name],
+            axes.get(name, -1),
+            Origin(*np.concatenate(origins[name])[:count].T),
+        )
         for name in names
         if parts[name]
     }
+
+
+def _origin(run: int, places: Indices, rows: int, batch: int) -> Indices:
+    """Return what `Origin` holds of n rows, shape (n, 4), given their places among all rows of a run."""
+    samples = batch if rows % batch == 0 else 1
+    facts = (run, places // max(rows // samples, 1), rows, samples)
+    return np.stack([np.broadcast_to(np.intp(fact), places.shape) for fact in facts], axis=1)
 
 
 def as_float(samples: Samples) -> Array:

@@ -77,8 +77,8 @@ def computed_errors(before: HiddenLayer, after: HiddenLayer, x: Array) -> Errors
 
 
 @dataclass
-class _Table:
-    """Differences at one tensor, summed up run by run."""
+class Table:
+    """Values of one tensor in both models, gathered run by run, each samples x entries."""
 
     before: list[Array] = field(default_factory=list)
     after: list[Array] = field(default_factory=list)
@@ -155,7 +155,7 @@ def compare(
     own = {output.name for output in original.graph.output}
     outputs = [spec.name for spec in sessions[0].outputs if spec.dtype is not None and spec.name in own]
     names = [*outputs, *(name for name in inner if name not in outputs)]
-    tables = {name: _Table() for name in names}
+    tables = {name: Table() for name in names}
     random: set[str] = set()
     faults: dict[str, str] = {}
     samples = 0
@@ -175,7 +175,7 @@ def compare(
             break
         for name in names:
             _gather(tables[name], before[name], after[name], inner.get(name), name, faults, name in random)
-    found = {name: _measured(name, table) for name, table in tables.items() if name not in random and table.before}
+    found = {name: measured(name, table) for name, table in tables.items() if name not in random and table.before}
     errors_at_outputs = tuple(found[name] for name in outputs if name in found)
     carried = {name: found[name] for name in inner if name in found}
     shown = tuple(sorted(random.intersection(outputs)))
@@ -187,7 +187,7 @@ def _inexact(value: NDArray[np.generic]) -> bool:
 
 
 def _gather(
-    table: _Table,
+    table: Table,
     before: NDArray[np.generic],
     after: NDArray[np.generic],
     columns: Indices | None,
@@ -210,8 +210,13 @@ def _gather(
     table.after.append(new)
 
 
-def _measured(name: str, table: _Table) -> TensorError:
-    """Return the error over all runs; runs of different sizes are pooled entry by entry."""
+def measured(name: str, table: Table) -> TensorError:
+    """Return the error at a tensor over all runs; runs of different sizes are pooled entry by entry.
+
+    Args:
+        name: The tensor.
+        table: Its values in both models, run by run, samples x entries.
+    """
     same = len({part.shape[1] for part in table.before}) == 1
     old, new = (
         np.concatenate(parts) if same else np.concatenate([part.reshape(-1, 1) for part in parts])

@@ -40,11 +40,14 @@ def proof_of(
     if found is None:
         return None
     scale = scales(layer, as_float(inputs.fresh))
-    certified, attacked = (found.certified + found.rounding) / scale, found.attacked / scale
-    return Proof(inputs.stated, certified, attacked, float(attacked.max(initial=0.0)), 0)
+    exact, attacked = found.certified / scale, found.attacked / scale
+    certified = exact + found.rounding / scale
+    return Proof(inputs.stated, certified, exact, attacked, float(attacked.max(initial=0.0)), 0)
 
 
-def least_proven(found: Candidates, space: Space, inputs: LayerInputs, opened: Opened, options: Options) -> int:
+def least_proven(
+    found: Candidates, space: Space, inputs: LayerInputs, opened: Opened, options: Options
+) -> tuple[int, Proof | None]:
     """Return the least width whose certified error meets eps, n where none does.
 
     Args:
@@ -55,16 +58,22 @@ def least_proven(found: Candidates, space: Space, inputs: LayerInputs, opened: O
         options: What was asked; eps is given.
 
     Returns:
-        A width; O(log n) certificates.
+        A width, and what is proven of it; O(log n) certificates.
     """
     assert options.eps is not None
     layer, eps = found.layer, options.eps * (1.0 - _MARGIN)
     plain = options.absolute or len(layer.readouts) > 1
     unit = 1.0 if plain else spread(layer.evaluate(as_float(inputs.fresh))[0]) or 1.0
 
+    known: dict[int, Proof | None] = {}
+
     def meets(width: int) -> bool:
-        proof = proof_of(layer, found.at(width), space, inputs, opened, options)
+        if width not in known:
+            known[width] = proof_of(layer, found.at(width), space, inputs, opened, options)
+        proof = known[width]
         return proof is not None and proof.bound / unit <= eps
 
     width = least_width(found, meets, options)
-    return width if width >= layer.width or meets(width) else layer.width
+    if width >= layer.width or not meets(width):
+        return layer.width, None
+    return width, known[width]

@@ -24,7 +24,7 @@ from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
 from onnx_coreset.stages.proving import as_stored, certificate, inside, scales
 from onnx_coreset.stages.sampling import stream
-from onnx_coreset.stages.through import Through, of_model, of_stack
+from onnx_coreset.stages.through import of_model, of_stack
 
 Tell = Callable[[str, int, int, str], None]
 
@@ -33,18 +33,27 @@ _SECONDS: Mapping[Effort, float] = MappingProxyType({"fast": 10.0, "tight": 60.0
 _ENDS: Mapping[Effort, float] = MappingProxyType({"fast": 2.0, "tight": 10.0})
 
 
-def proven(chains: Sequence[Narrowed], opened: Opened, options: Options, tell: Tell) -> tuple[Narrowed, ...]:
-    """Return the chains with what is proven about those that are narrower.
+def proven(judged: Judged, opened: Opened, options: Options, tell: Tell) -> Judged:
+    """Return what was judged, with what is proven about the chains that are narrower, and about the output.
 
     Args:
-        chains: What became of each chain.
+        judged: The narrower model.
         opened: The model.
         options: What was asked.
         tell: Called with (stage, done, total, detail).
     """
-    if options.certify == "off":
-        return tuple(chains)
+    if options.certify == "off" or not any(chain.narrower for chain in judged.chains):
+        return judged
     effort: Effort = "tight" if options.certify == "tight" else "fast"
+    chains = _chains(judged.chains, opened, options, effort, tell)
+    tell("certify", len(chains), len(chains), "the output")
+    return replace(judged, chains=chains, through=of_model(chains, judged.model, opened, options, _ENDS[effort]))
+
+
+def _chains(
+    chains: Sequence[Narrowed], opened: Opened, options: Options, effort: Effort, tell: Tell
+) -> tuple[Narrowed, ...]:
+    """Return the chains with what is proven about those that are narrower."""
     together: dict[tuple[str, ...], Proof | None] = {}
     done = []
     for index, chain in enumerate(chains):
@@ -61,22 +70,6 @@ def proven(chains: Sequence[Narrowed], opened: Opened, options: Options, tell: T
     return tuple(done)
 
 
-def ends_proven(judged: Judged, opened: Opened, options: Options, tell: Tell) -> Through | str | None:
-    """Return what is proven of the model's output, why nothing is, or None where nothing was asked.
-
-    Args:
-        judged: The narrower model.
-        opened: The model.
-        options: What was asked.
-        tell: Called with (stage, done, total, detail).
-    """
-    if options.certify == "off" or not any(chain.narrower for chain in judged.chains):
-        return None
-    tell("certify", len(judged.chains), len(judged.chains), "the outputs")
-    effort: Effort = "tight" if options.certify == "tight" else "fast"
-    return of_model(judged.chains, judged.model, opened, options, _ENDS[effort])
-
-
 def _proof(chain: Narrowed, opened: Opened, effort: Effort, options: Options) -> Proof | None:
     after = as_stored(opened, chain.space, chain.layer, chain.coreset, chain.inputs)
     rng = stream(options.seed, chain.space.name, _PROOF)
@@ -89,9 +82,9 @@ def _with_samples(found: Certificate, chain: Narrowed, after: HiddenLayer) -> Pr
     x = as_float(chain.inputs.fresh)
     held = inside(chain.inputs.stated.domain, x)
     scale = scales(chain.layer, x)
-    certified = (found.certified + found.rounding) / scale
+    exact, certified = found.certified / scale, (found.certified + found.rounding) / scale
     if chain.proof is not None:
-        certified = np.fmin(certified, chain.proof.certified)
+        exact, certified = np.fmin(exact, chain.proof.exact), np.fmin(certified, chain.proof.certified)
     attacked = found.attacked / scale
     if held.any():
         pairs = zip(chain.layer.evaluate(x[held]), after.evaluate(x[held]), strict=True)
@@ -100,6 +93,7 @@ def _with_samples(found: Certificate, chain: Narrowed, after: HiddenLayer) -> Pr
     return Proof(
         stated=chain.inputs.stated,
         certified=certified,
+        exact=exact,
         attacked=attacked,
         largest=max(float(attacked.max(initial=0.0)), _measured(chain.errors, held)),
         outside=int(np.count_nonzero(~held)),

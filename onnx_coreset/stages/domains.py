@@ -2,7 +2,7 @@
 
 In this order: the ellipsoid that a normalisation in front gives; the box of a bounded operator in front, a Sigmoid or
 Clip; where the model's input is read, the box of `--input-range`; what the layer in front makes of its own domain; else
-a ball around the mean of the samples that holds all of them. The first two are proven by the model, the others hold as
+a ball that holds all samples. The first two are proven by the model, the others hold as
 far as the assumption about the inputs does.
 
 What a layer of neurons makes of a domain {x(y): ||y|| <= 1 or |y_l| <= 1}, t = Q y + t0, h = f(t): the box of the
@@ -35,6 +35,7 @@ from onnx_coreset.stages.opening import Opened
 
 _MOST = 2048
 _SLACK = 1e-6
+_NEAR = 0.1
 _MADE = "of the layer in front"
 
 
@@ -53,9 +54,14 @@ class Stated:
     axis: int = -1
 
     @property
+    def made(self) -> bool:
+        """Whether it is what the layer in front makes of its own domain."""
+        return self.source == _MADE
+
+    @property
     def sure(self) -> bool:
         """Whether an operator right in front of the layer bounds whatever it reads, in a shrunk model too."""
-        return self.domain.proven and self.source != _MADE
+        return self.domain.proven and not self.made
 
 
 def stated(
@@ -94,8 +100,10 @@ def _cube(low: float, high: float, size: int, proven: bool) -> BoxDomain:
 
 
 def around(samples: Sequence[Array]) -> BallDomain:
-    """Return a ball around the mean of the first samples, (N, d) each, that holds all of them."""
+    """Return a ball that holds all samples, (N, d) each: around the mean of the first ones, or 0 where that is near."""
     centre = samples[0].mean(axis=0)
+    if np.linalg.norm(centre) <= _NEAR * np.sqrt(np.mean(np.einsum("nd,nd->n", samples[0], samples[0]))):
+        centre = np.zeros(centre.shape)
     radius = max(float(np.sqrt(np.max(np.einsum("nd,nd->n", x - centre, x - centre), initial=0.0))) for x in samples)
     return BallDomain(centre, radius * (1.0 + 1e-9))
 

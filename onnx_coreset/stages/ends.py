@@ -48,6 +48,7 @@ class Ends:
         input: Name of the model input.
         output: Name of the model output.
         pair: The networks.
+        names: Names of the original's layers.
         front: What is done to each entry of the input before.
         tail: What is done to the outputs: "", "Sigmoid" or "Softmax".
     """
@@ -55,6 +56,7 @@ class Ends:
     input: str
     output: str
     pair: Pair
+    names: tuple[str, ...]
     front: tuple[Scaling, ...]
     tail: str
 
@@ -120,7 +122,8 @@ def ends(original: Document, result: onnx.ModelProto, kept: Mapping[str, Indices
     left = [np.asarray(kept.get(name, np.arange(layer.width))) for name, layer in layers]
     if any(k.size != layer.width for k, layer in zip(left, after.network.hidden, strict=True)):
         return "the narrower model has other widths"
-    return Ends(before.input, before.output, Pair.of(before.network, after.network, left), before.front, before.tail)
+    pair = Pair.of(before.network, after.network, left)
+    return Ends(before.input, before.output, pair, before.names, before.front, before.tail)
 
 
 def _read(document: Document) -> _Read | str:

@@ -20,6 +20,7 @@ from onnx_coreset.plan import allowance
 from onnx_coreset.stages.narrowing import Narrowed, unpolished
 from onnx_coreset.stages.opening import Opened, check
 from onnx_coreset.stages.sampling import FRESH, Sources, stream
+from onnx_coreset.stages.through import Through
 
 _WHOLE_SAMPLES = 512
 _RUNS_OF_BRANCHES = 16
@@ -36,6 +37,7 @@ class Judged:
         passed: The verdict, or None where nothing could be judged.
         faults: Why it does not pass, a line each.
         notes: Warnings.
+        through: What is proven of the model's output, why nothing is, or None where nobody asked.
     """
 
     model: onnx.ModelProto
@@ -44,6 +46,7 @@ class Judged:
     passed: bool | None
     faults: tuple[str, ...]
     notes: tuple[str, ...]
+    through: Through | str | None = None
 
 
 def judge(opened: Opened, chains: Sequence[Narrowed], found: Sources, options: Options, provider: Provider) -> Judged:

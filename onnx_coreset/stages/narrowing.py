@@ -9,7 +9,7 @@ kept whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -186,10 +186,11 @@ def settle(
         return chain.whole("requested", "the width asked for is the width it has", options.seed)
     try:
         choice = chain.choice()
+        proof = None
         if wanted is not None:
             width = wanted
         elif options.proven:
-            width = least_proven(choice, chain.space, chain.inputs, opened, options)
+            width, proof = least_proven(choice, chain.space, chain.inputs, opened, options)
         else:
             width = least_width(choice, measured_on(choice, chain.inputs.hold, options), options)
         curve = choice.curve(width)
@@ -197,7 +198,8 @@ def settle(
         return Skip(chain.name, str(error), "non-finite", full)
     if width >= full:
         return chain.whole("eps", f"no narrower width meets eps {options.eps:g}", options.seed, curve)
-    return _measured(chain, choice, width, opened, options, provider)
+    done = _measured(chain, choice, width, opened, options, provider)
+    return replace(done, proof=proof) if done.coreset.width == width else done
 
 
 def _unfit(space: Space, layer: HiddenLayer, method: Method) -> Skip | None:

@@ -19,6 +19,7 @@ class Proof:
     Attributes:
         stated: The inputs it holds for.
         certified: No input of the domain makes outputs differ by more, both computed as they run, shape (k,).
+        exact: The same in real arithmetic, with the weights as stored, shape (k,).
         attacked: They do differ by as much somewhere in it, shape (k,).
         largest: Largest difference found over all outputs, measured samples in the domain included.
         outside: How many samples lie outside the domain.
@@ -26,12 +27,14 @@ class Proof:
 
     stated: Stated
     certified: Array
+    exact: Array
     attacked: Array
     largest: float
     outside: int
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "certified", frozen(self.certified))
+        object.__setattr__(self, "exact", frozen(self.exact))
         object.__setattr__(self, "attacked", frozen(self.attacked))
 
     @property

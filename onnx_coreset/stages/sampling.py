@@ -35,6 +35,7 @@ FIT, HOLD, FRESH = 0, 1, 2
 _LARGEST_ROOT = 2048
 _MACS = 2 * 10**11
 _FEW, _ENOUGH = 4096, 16384
+_UNTOUCHED = 32
 _UNKNOWN = "no radius is known: the root of d"
 
 
@@ -66,6 +67,7 @@ class Sources:
     Attributes:
         feeder: Inputs for whole models, or None where the model cannot be run.
         held_back: Inputs to validate whole models on, with the number of the first run.
+        untouched: Inputs that decide nothing, for what is said of inputs that were not seen; None where there are none.
         rows: Samples collected: (to fit and hold, to validate), by tensor name.
         notes: Warnings.
         domains: Domains of what layers make of theirs, by tensor.
@@ -76,6 +78,7 @@ class Sources:
     rows: Mapping[str, tuple[Samples, Samples]]
     notes: tuple[str, ...] = ()
     domains: dict[str, Stated] = field(default_factory=dict)
+    untouched: Feeder | None = None
 
     @property
     def real(self) -> bool:
@@ -122,12 +125,13 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     feeder, notes = _feeder(opened, options, provider)
     if feeder is None:
         return Sources(None, None, {}, notes)
-    held_back = (feeder, 0)
+    held_back: tuple[Feeder, int] = (feeder, 0)
+    untouched: Feeder | None = feeder
     if isinstance(feeder, Given):
-        held_back, feeder, few = _held_back(feeder, opened)
+        held_back, untouched, feeder, few = _held_back(feeder, opened)
         notes += few
     if options.inputs == "ball":
-        return Sources(feeder, held_back, {}, notes)
+        return Sources(feeder, held_back, {}, notes, untouched=untouched)
     axes = {s.producer.input.name: s.input_axis for s in reversed(opened.spaces)}
     # A tensor that layers read along different axes is collected along the first one's.
     names = [n for s in opened.spaces if axes[n := s.producer.input.name] == s.input_axis and _reachable(opened, s)]
@@ -151,19 +155,24 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     rows = {
         n: (fit[n], fresh[n]) for n in names if n in fit and n in fresh and len(fit[n].rows) > 1 and len(fresh[n].rows)
     }
-    return Sources(feeder, held_back, rows, notes)
+    return Sources(feeder, held_back, rows, notes, untouched=untouched)
 
 
-def _held_back(given: Given, opened: Opened) -> tuple[tuple[Feeder, int], Feeder, tuple[str, ...]]:
-    """Hold a fifth of the runs back; return them, what is left with mixtures of it, and warnings."""
+def _held_back(given: Given, opened: Opened) -> tuple[tuple[Feeder, int], Given | None, Feeder, tuple[str, ...]]:
+    """Hold a fifth of the runs back, where they are many the second half of it untouched.
+
+    Returns:
+        What decides, what decides nothing, what is left with mixtures of it, and warnings.
+    """
     back = max(1, len(given.feeds) // 5)
     if len(given.feeds) == 1:
         few = "one run of inputs is too little to hold any back: validation uses what was fitted to"
-        return (given, 0), given, (few,)
-    rest = replace(given, feeds=given.feeds[:-back])
+        return (given, 0), None, given, (few,)
+    rest, last = replace(given, feeds=given.feeds[:-back]), replace(given, feeds=given.feeds[-back:])
     firsts = [tensor.shape[0] for tensor in opened.document.graph.inputs if tensor.shape]
     fixed = any(isinstance(first, int) and first > 0 for first in firsts)
-    return (replace(given, feeds=given.feeds[-back:]), 0), augmented(rest, fixed) or rest, ()
+    deciding, untouched = last.halved(_UNTOUCHED, fixed) or (last, None)
+    return (deciding, 0), untouched, augmented(rest, fixed) or rest, ()
 
 
 def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feeder | None, tuple[str, ...]]:
@@ -181,7 +190,7 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
         if unknown:
             raise UsageError(f"--input-shape {unknown[0]}: the inputs are {', '.join(s.name for s in session.inputs)}")
         ranges, rng = valid_ranges(opened.document), stream(options.seed, "inputs", HOLD)
-        feeder = synthetic(session, ranges, shapes, rng, _roots(opened))
+        feeder = replace(synthetic(session, ranges, shapes, rng, _roots(opened)), ends=options.input_range)
         own = None
         if options.inputs == "auto" and opened.spaces:
             wanted = 2 * rows_wanted(options, opened)

@@ -20,6 +20,7 @@ from onnx_coreset.options import Options
 from onnx_coreset.report import (
     ChainReport,
     Domain,
+    EndToEnd,
     ErrorFacts,
     FileFacts,
     OutputError,
@@ -34,6 +35,8 @@ from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened, named_width
 from onnx_coreset.stages.proving import inside
 from onnx_coreset.stages.sampling import Sources
+from onnx_coreset.stages.statements import Statements
+from onnx_coreset.stages.through import Through
 
 
 def skipped(skip: Skip) -> ChainReport:
@@ -136,6 +139,21 @@ def _errors(chain: Narrowed, options: Options, carried: Mapping[str, TensorError
     )
 
 
+def _end_to_end(found: Through | str | None) -> EndToEnd:
+    """Return what is proven of an output, for the report."""
+    if found is None or isinstance(found, str):
+        return EndToEnd(reason=found)
+    attacked = found.attacked
+    return EndToEnd(
+        output=found.output,
+        attacked=None if attacked is None else float(attacked.max()),
+        attacked_mean=None if attacked is None else float(attacked.mean()),
+        certified=float(found.certified.max()),
+        certified_mean=float(found.certified.mean()),
+        domain=_domain(found.stated),
+    )
+
+
 def _domain(stated: Stated) -> Domain:
     """Return a domain for the report; numbers that are all the same are one."""
     domain, source = stated.domain, stated.source
@@ -163,7 +181,8 @@ def validation(judged: Judged | None, found: Sources, provider: Provider, notes:
     law = found.held_back[0].name if found.held_back is not None else None
     if judged is None or judged.comparison is None:
         passed = None if judged is None else judged.passed
-        return Validation(provider=provider.name, law=law, passed=passed, notes=tuple(notes))
+        ends = _end_to_end(None if judged is None else judged.through)
+        return Validation(provider=provider.name, law=law, passed=passed, notes=tuple(notes), end_to_end=ends)
     outputs = tuple(
         OutputError(o.name, o.max, o.rms, o.rms / o.spread if o.spread > 0 else o.rms)
         for o in judged.comparison.outputs
@@ -176,7 +195,25 @@ def validation(judged: Judged | None, found: Sources, provider: Provider, notes:
         outputs=outputs,
         random_outputs=judged.comparison.random,
         notes=tuple(notes),
+        end_to_end=_end_to_end(judged.through),
     )
+
+
+def said(chains: Sequence[ChainReport], verdict: Validation, found: Statements) -> tuple[list[ChainReport], Validation]:
+    """Return both with what is said of inputs that were not seen.
+
+    Args:
+        chains: Every chain and every place that looks like one.
+        verdict: What was validated.
+        found: What is said.
+    """
+    told = [
+        replace(chain, error=replace(chain.error, statement=found.chains[chain.name]))
+        if chain.status == "pruned" and chain.name in found.chains
+        else chain
+        for chain in chains
+    ]
+    return told, replace(verdict, statement=found.model, shifts=found.shifts)
 
 
 def report(

@@ -15,6 +15,8 @@ from threadpoolctl import threadpool_limits
 
 from onnx_coreset.core.arrays import Array, frozen
 from onnx_coreset.core.certificates.depth import EndToEnd, certify_ends
+from onnx_coreset.core.certificates.pieces import lipschitz
+from onnx_coreset.core.certificates.rounding import gamma
 from onnx_coreset.edge.statistics import as_float
 from onnx_coreset.graph.extract import extract_stack, shrunk_stack
 from onnx_coreset.graph.model.codec import decode
@@ -42,17 +44,18 @@ class Through:
         output: Its name.
         stated: The inputs of the first layer that it holds for.
         certified: No such input makes the output's numbers differ by more, both computed as they run, shape (k,).
-        attacked: They do differ by as much, shape (k,).
+        attacked: They do differ by as much, shape (k,); None behind a Sigmoid or Softmax, where nothing was sought.
     """
 
     output: str
     stated: Stated
     certified: Array
-    attacked: Array
+    attacked: Array | None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "certified", frozen(self.certified))
-        object.__setattr__(self, "attacked", frozen(self.attacked))
+        if self.attacked is not None:
+            object.__setattr__(self, "attacked", frozen(self.attacked))
 
 
 def of_stack(chains: Sequence[Narrowed], opened: Opened, options: Options, seconds: float) -> Proof | None:
@@ -85,6 +88,7 @@ def of_stack(chains: Sequence[Narrowed], opened: Opened, options: Options, secon
     return Proof(
         head.inputs.stated,
         proof.certified + proof.rounding,
+        proof.certified,
         attacked,
         max(float(attacked.max(initial=0.0)), measured),
         int(np.count_nonzero(~held)),
@@ -112,9 +116,54 @@ def of_model(
     if head is None:
         return _UNKNOWN
     proof = _certified(found, head, options, seconds)
-    certified = found.at_output(proof.certified + proof.rounding)
-    attacked = proof.attacked if not found.tail else np.zeros(certified.shape)
+    exact = np.fmin(proof.certified, _carried(found, chains))
+    certified = found.at_output(exact + proof.rounding)
+    attacked = None if found.tail else proof.attacked
     return Through(found.output, head.inputs.stated, certified, attacked)
+
+
+def _carried(found: Ends, chains: Sequence[Narrowed]) -> Array:
+    """Return what the local errors add up to at the outputs, shape (k,); infinite where one of them is not proven.
+
+    Let M_l be the model whose first l layers are the original's and the others narrowed ones. M_l and M_{l-1} differ by
+    the local error e_l of layer l on what the original gives it, carried through the narrowed layers behind it, each of
+    which has the Lipschitz constants |U| L. So the outputs differ by E_L at most,
+
+        E_l = e_l + |U_l| L_l E_{l-1},
+
+    where E_{l-1} counts for the neurons that layer l keeps. Every e_l is proven for whatever the layer in front makes
+    of the first domain.
+    """
+    nets, total = found.pair.after, None
+    by_name = {chain.space.name: chain for chain in chains}
+    names = found.names
+    for index, (name, layer) in enumerate(zip(names, nets.hidden, strict=True)):
+        chain = by_name.get(name)
+        own = None if chain is None or not _chained(chain, index) else _own(chain)
+        if own is None:
+            return np.full(nets.outputs, np.inf)
+        outgoing = nets.hidden[index + 1].incoming if index + 1 < len(names) else nets.outgoing
+        left = found.pair.kept[index + 1] if index + 1 < len(names) else np.arange(nets.outputs)
+        own = own[left]
+        if total is not None:
+            steep = lipschitz(layer.activation, layer.width) * total
+            own = own + np.abs(outgoing) @ np.where(total > 0, steep, 0.0)
+        total = own * (1.0 + gamma(layer.width + 8))
+    assert total is not None
+    return total
+
+
+def _chained(chain: Narrowed, index: int) -> bool:
+    """Return whether what is proven of a chain holds for whatever the chain in front makes of its inputs."""
+    alone = chain.polish is None or len(chain.polish.together) == 1
+    return alone and (index == 0 or chain.inputs.stated.made)
+
+
+def _own(chain: Narrowed) -> Array | None:
+    """Return the certified local error of a chain, shape (k,); None where there is none."""
+    if not chain.narrower:
+        return np.zeros(chain.layer.readouts[0].outputs)
+    return None if chain.proof is None else np.asarray(chain.proof.exact)
 
 
 def _certified(found: Ends, head: Narrowed, options: Options, seconds: float) -> EndToEnd:
