@@ -1,11 +1,14 @@
 """What is proven about each narrower layer: how far it can be from the original for every input of its domain.
 
 A sound bound, the rounding of both networks as they run included, next to the worst input that a search found, samples
-included.
+included. Tight ones take up to a minute a layer, and all of them together up to two minutes: a layer gets twice its
+share of what is left, so that what quick ones leave is for those that can use it; where that is little, the bounds
+are the fast ones.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -29,7 +32,9 @@ from onnx_coreset.stages.through import of_model, of_stack
 Tell = Callable[[str, int, int, str], None]
 
 _PROOF = 4
+_LEAST = 1.0
 _SECONDS: Mapping[Effort, float] = MappingProxyType({"fast": 10.0, "tight": 60.0})
+_TOTAL: Mapping[Effort, float] = MappingProxyType({"fast": 30.0, "tight": 120.0})
 _ENDS: Mapping[Effort, float] = MappingProxyType({"fast": 2.0, "tight": 10.0})
 
 
@@ -55,25 +60,37 @@ def _chains(
 ) -> tuple[Narrowed, ...]:
     """Return the chains with what is proven about those that are narrower."""
     together: dict[tuple[str, ...], Proof | None] = {}
-    done = []
+    done: list[Narrowed] = []
+    started, waiting = time.monotonic(), sum(chain.narrower for chain in chains)
     for index, chain in enumerate(chains):
         tell("certify", index, len(chains), chain.space.name)
         names = () if chain.polish is None else chain.polish.together
         if len(names) > 1 and names not in together:
             stack = sorted((c for c in chains if c.space.name in names), key=lambda c: names.index(c.space.name))
-            together[names] = of_stack(stack, opened, options, _SECONDS[effort])
+            together[names] = of_stack(stack, opened, options, _share(effort, started, waiting))
         if not chain.narrower:
             done.append(chain)
+            continue
+        if len(names) > 1:
+            proof = together[names]
         else:
-            proof = together[names] if len(names) > 1 else _proof(chain, opened, effort, options)
-            done.append(replace(chain, proof=proof))
+            proof = _proof(chain, opened, effort, options, _share(effort, started, waiting))
+        done.append(replace(chain, proof=proof))
+        waiting -= 1
     return tuple(done)
 
 
-def _proof(chain: Narrowed, opened: Opened, effort: Effort, options: Options) -> Proof | None:
+def _share(effort: Effort, started: float, waiting: int) -> float:
+    """Return how many seconds a layer gets, of those that `waiting` layers have left."""
+    left = _TOTAL[effort] - (time.monotonic() - started)
+    return float(np.clip(2.0 * left / max(waiting, 1), _LEAST, _SECONDS[effort]))
+
+
+def _proof(chain: Narrowed, opened: Opened, effort: Effort, options: Options, seconds: float) -> Proof | None:
     after = as_stored(opened, chain.space, chain.layer, chain.coreset, chain.inputs)
     rng = stream(options.seed, chain.space.name, _PROOF)
-    found = certificate(chain.space, chain.layer, after, chain.inputs, effort, rng, _SECONDS[effort])
+    effort = effort if seconds >= _SECONDS["fast"] else "fast"
+    found = certificate(chain.space, chain.layer, after, chain.inputs, effort, rng, seconds)
     return None if found is None else _with_samples(found, chain, after)
 
 
