@@ -149,7 +149,7 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--delta",), "delta", _CHECKING, "statistical statements hold with probability 1 - P",
            checks.chance, checks.number, "P"),
     Option(("--certify",), "certify", _CHECKING,
-           "how much is spent on proving what the error can be at worst; tight takes up to a minute a layer and two in all",
+           "how much is spent on proving the error at worst; tight: up to a minute a layer, two in all",
            checks.one_of(*EFFORTS), str, "{off,fast,tight}"),
     Option(("--provider",), "provider", _CHECKING, "where models are run; auto is CUDA where there is one",
            checks.one_of(*PROVIDERS), str, "{auto,cuda,cpu}"),
