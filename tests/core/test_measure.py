@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_coreset.core.measure import errors, spread
+from onnx_coreset.core.measure import errors, row_errors, spread
 
 BEFORE = np.array([[0.0, 10.0], [2.0, 10.0], [4.0, 10.0], [6.0, 10.0]])
 AFTER = BEFORE + np.array([[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0], [-3.0, 2.0]])
@@ -140,3 +140,11 @@ def test_what_is_not_finite_is_never_explained(name: str, bad: float) -> None:
     before, after = sampled(100)
     after[5:8, 0] = bad
     assert not errors([before], [after]).explained(name, False, 1e6)
+
+
+def test_rows_have_the_largest_error_of_all_outputs_each_in_its_scale() -> None:
+    before = [np.zeros((3, 2)), np.zeros((3, 1))]
+    after = [np.array([[1.0, -4.0], [0.0, 0.0], [3.0, 1.0]]), np.array([[1.0], [-2.0], [0.0]])]
+    assert np.array_equal(row_errors(before, after, np.array([1.0, 4.0, 0.5])), [2.0, 4.0, 3.0])
+    # Alone in their own numbers, as the errors of a layer with one reader are.
+    assert np.array_equal(row_errors(before[:1], after[:1], np.ones(2)), errors(before[:1], after[:1]).exceeding)

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper
 
 from api_models import built
 from onnx_coreset.core.laws import SCALES
-from onnx_coreset.edge.inputs import Synthetic, given
+from onnx_coreset.edge.inputs import Given, Synthetic, batch_of, given
 from onnx_coreset.edge.runtime import InputSpec
 from onnx_coreset.errors import UsageError
 from onnx_coreset.graph.indices import valid_ranges
@@ -175,3 +175,37 @@ def test_shapes_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
 def test_names_must_be_the_models(arrays: dict[str, np.ndarray]) -> None:
     with pytest.raises(UsageError, match="its inputs are x"):
         given((spec("x", "N", 3),), arrays)
+
+
+# Halves, and samples of a run.
+
+
+def runs(*sizes: int) -> Given:
+    return Given(tuple({"x": np.full((size, 3), index)} for index, size in enumerate(sizes)))
+
+
+def sizes(half: Given) -> list[int]:
+    return [len(feed["x"]) for feed in half.feeds]
+
+
+def test_halves_are_runs_in_their_order_or_parts_of_a_single_one() -> None:
+    one, two = runs(4, 4, 4, 4, 4).halved(8, True) or pytest.fail("halves are large enough")
+    assert (sizes(one), sizes(two)) == ([4, 4, 4], [4, 4])
+    assert [feed["x"][0, 0] for feed in (*one.feeds, *two.feeds)] == [0, 1, 2, 3, 4]
+    whole = given((spec("x", "N", 3),), {"x": X.reshape(1, 30, 3)})
+    one, two = whole.halved(15, False) or pytest.fail("halves are large enough")
+    assert np.array_equal(np.concatenate([one.feeds[0]["x"], two.feeds[0]["x"]]), whole.feeds[0]["x"])
+    assert (sizes(one), sizes(two)) == ([15], [15]) and (one.name, one.drawn) == (whole.name, whole.drawn)
+
+
+@pytest.mark.parametrize(
+    ("count", "least", "fixed"), [((4,) * 5, 9, True), ((30,), 10, True), ((30,), 16, False), ((1,), 1, False)]
+)
+def test_halves_that_are_too_small_are_none(count: tuple[int, ...], least: int, fixed: bool) -> None:
+    assert runs(*count).halved(least, fixed) is None
+
+
+def test_the_first_axis_of_all_inputs_holds_the_samples_of_a_run() -> None:
+    a, b, scalar = np.zeros((4, 2)), np.zeros(4), np.array(1.0)
+    assert batch_of({"a": a, "b": b}) == 4
+    assert [batch_of(feed) for feed in ({"a": a, "b": b[:3]}, {"a": a, "s": scalar}, {"a": a[:0]}, {})] == [1] * 4
