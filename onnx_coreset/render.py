@@ -11,6 +11,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 from onnx_coreset.report import ChainReport, FileFacts, Report
+from onnx_coreset.spoken import beyond, elsewhere, unseen
 from onnx_coreset.wording import clean, count, domain, free, norms, offer, refined, size, small, target, through, whole
 
 if TYPE_CHECKING:
@@ -86,6 +87,8 @@ def _story(report: Report, verbose: bool, terminal: bool) -> Iterator[Renderable
         yield f"{target(report)}\nrms, p99, max: {norms(chains)}"
         yield "carried: the same rms inside the shrunk model, where earlier layers are cut too; eps is not about it."
     yield from _worst(chains, terminal)
+    told = "the largest error of an input that was not seen, over the layer's spread:"
+    yield from _asides(told, unseen(chains), verbose)
     yield from _asides("polished, all weights of the neurons that stay:", refined(chains), verbose)
     costless = [line for chain in chains if (line := free(chain))]
     yield from _asides("lossless, being constant, duplicate, expressed by others or unread:", costless, verbose)
@@ -259,6 +262,9 @@ def _verdict(report: Report, terminal: bool) -> Iterator[RenderableType]:
             table.add_row(clean(output.name), *map(small, (output.max, output.rms, output.relative_rms)))
         yield table
     yield from through(checked.end_to_end)
+    if report.options.get("validate") is not False:
+        yield from beyond(checked.statement)
+    yield from elsewhere(checked.shifts)
     if checked.random_outputs:
         yield f"random by design, not judged: {', '.join(map(clean, checked.random_outputs))}"
 

@@ -21,8 +21,11 @@ from onnx_coreset.report import (
     ErrorFacts,
     FileFacts,
     OutputError,
+    PolishFacts,
     Relative,
     Report,
+    Shift,
+    Statement,
     Validation,
 )
 
@@ -166,6 +169,28 @@ def test_targets_of_the_whole_model_are_said(asked: dict[str, Any], words: str) 
     assert words in text and "no eps holds" in text
 
 
+def test_what_is_said_of_inputs_that_were_not_seen_is_in_the_text() -> None:
+    order = Statement("order", "an input of the layer", "synthetic", 6905, 0.001, 0.000999, 3.0)
+    held = replace(order, kind="conformal", delta=None, about="a sample", probability=1 / 101, exceeds=0.5)
+    chain = replace(PRUNED, error=replace(ERROR, statement=order))
+    shifts = (Shift("none", 0.0, 0.1, 1.0), Shift("scaled", 0.5, 0.2, 2.0), Shift("scaled", 2.0, 0.3, 3.0),
+              Shift("noise", 0.2, 0.11, 1.1), Shift("shifted", -0.5, None, None))  # fmt: skip
+    checked = Validation(passed=True, statement=held, shifts=shifts)
+    text = report_text(replace(REPORT, chains=(chain,), validation=checked), width=200)
+    # In units of the layer's spread, as its other errors are.
+    assert f"{LONG}: at most 0.1 % exceed 1.5 (confidence 99.9 %); an input of the layer" in text
+    assert "at most 0.99 % exceed 0.5 (on average over the inputs held back); a sample" in text
+    assert "inputs that are changed: scaled by 2, 3 times; noise of 0.2 spreads, 1.1 times\n" in text
+    none = replace(REPORT, validation=Validation(statement=Statement(reason="too few")))
+    assert "of inputs that were not seen nothing is said: too few" in report_text(none, width=200)
+    unchecked = replace(none, options=Options(validate=False).as_dict())
+    for quiet in (unchecked, replace(REPORT, validation=Validation())):
+        assert "not seen" not in report_text(quiet, width=200) and "changed" not in report_text(quiet, width=200)
+    together = PolishFacts(("h0", "h1"), 0.2)
+    both = tuple(replace(chain, name=name, polish=together) for name in together.together)
+    assert report_text(replace(REPORT, chains=both), width=200).count("at most") == 1
+
+
 def test_long_names_are_folded_not_cut() -> None:
     text = REPORT.to_text()
     column = "".join(line[:20].split("  ")[0].strip() for line in text.splitlines()[2:6])
@@ -221,9 +246,11 @@ def test_every_number_has_a_short_form(value: float) -> None:
 @pytest.mark.parametrize("terminal", [False, True])
 def test_no_text_of_a_model_reaches_the_terminal_raw(terminal: bool) -> None:
     bad = "a\x1b]0;b\x07\r\nc"
-    chain = ChainReport(bad, bad, bad, (bad,), bad, 1, 1, 2, 1, (0,), bad, 0.1, "pruned", error=ERROR)
+    said = Statement("order", bad, bad, 9, 0.1, 0.2, 0.3, reason=None)
+    error = replace(ERROR, statement=said)
+    chain = ChainReport(bad, bad, bad, (bad,), bad, 1, 1, 2, 1, (0,), bad, 0.1, "pruned", error=error)
     stayed = replace(chain, status="skipped", code=bad, reason=bad)
-    checked = Validation(bad, bad, 1, True, (OutputError(bad),), (bad,), (bad,))
+    checked = Validation(bad, bad, 1, True, (OutputError(bad),), (bad,), (bad,), statement=Statement(reason=bad))
     for chains in ((chain, stayed), (replace(chain, status=None), stayed)):
         output = FileFacts(bad, 1) if chains[0].status else FileFacts()
         report = Report("0.1.0", FileFacts(bad, 1, 2, 3), output, {}, chains, checked, {bad: 1.0})
