@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import time
+
 import numpy as np
 
 from onnx_coreset.edge.inputs import Feed, Feeder, batch_of
@@ -17,6 +20,7 @@ from onnx_coreset.statements import Shift, Statement
 
 _MACS = 10**11
 _LEAST, _FEWEST, _CHANGED = 64, 8, 256
+_SECONDS = 4.0
 
 
 def tried(
@@ -53,7 +57,8 @@ def _outputs(pair: Pair, opened: Opened, found: Sources, options: Options) -> St
     affordable = _MACS // (2 * max(opened.facts.macs or 1, 1))
     wanted = min(enough(options.delta), max(affordable, _LEAST))
     rng = stream(options.seed, "outputs", UNSEEN)
-    errors, apart = largest_errors(pair, feeder, _runs(feeder, wanted, options), 0, rng)
+    runs = min(_runs(feeder, wanted, options), _in_time(pair, feeder, options))
+    errors, apart = largest_errors(pair, feeder, runs, 0, rng)
     about = "a sample of the model's inputs" if apart else "a run of the model"
     return said(errors, about, feeder.name, independent(feeder), options.delta, options.output_eps)
 
@@ -66,6 +71,9 @@ def _shifts(pair: Pair, opened: Opened, found: Sources, options: Options) -> tup
     feeder, first = found.held_back
     rng = stream(options.seed, "shifts", UNSEEN)
     runs = _runs(feeder, min(_CHANGED, affordable), options)
+    runs = min(runs, _in_time(pair, feeder, options) // len(CHANGES))
+    if runs == 0:
+        return None
     feeds: list[Feed] = [feeder.feed(run, rng) for run in range(first, first + runs)]
     errors = changed_errors(pair, feeds, rng)
     if errors is None:
@@ -74,6 +82,17 @@ def _shifts(pair: Pair, opened: Opened, found: Sources, options: Options) -> tup
     return tuple(
         Shift(kind, amount, error, ratio) for (kind, amount), error, ratio in zip(CHANGES, errors, ratios, strict=True)
     )
+
+
+def _in_time(pair: Pair, feeder: Feeder, options: Options) -> int:
+    """Return how many runs of both models take about four seconds: a power of two, so that it rarely varies."""
+    feed = feeder.feed(0, stream(options.seed, "outputs", 1))
+    pair.original.run(feed, list(pair.units))
+    started = time.perf_counter()
+    for _ in pair.run(feed):
+        pass
+    each = max(time.perf_counter() - started, 1e-6)
+    return max(1, 2 ** math.floor(math.log2(max(_SECONDS / each, 1.0))))
 
 
 def _runs(feeder: Feeder, samples: int, options: Options) -> int:
