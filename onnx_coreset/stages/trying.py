@@ -92,7 +92,7 @@ def _in_time(pair: Pair, feeder: Feeder, options: Options) -> int:
     for _ in pair.run(feed):
         pass
     each = max(time.perf_counter() - started, 1e-6)
-    return max(1, 2 ** math.floor(math.log2(max(_SECONDS / each, 1.0))))
+    return int(2 ** math.floor(math.log2(max(_SECONDS / each, 1.0))))
 
 
 def _runs(feeder: Feeder, samples: int, options: Options) -> int:
