@@ -79,6 +79,15 @@ def test_the_law_of_a_ball_is_drawn_from_anew() -> None:
     assert level.probability == 0.1 and 0 < np.mean(errors > level.exceeds) <= 0.1
 
 
+@pytest.mark.parametrize("inputs", ["synthetic", "ball"])
+def test_what_is_said_is_not_from_what_was_measured(inputs: str) -> None:
+    # As many samples as those that decided, so that equal draws would have one largest error.
+    report = optimize(SMALL, ratio=0.5, samples=1000, inputs=inputs, **FAST).report
+    for chain in report.chains[:2]:
+        found = chain.error.statement
+        assert found.samples == chain.error.samples == 250 and found.exceeds != chain.error.max
+
+
 @pytest.mark.parametrize("asked", [{"eps": 0.3}, {"eps": 2.0, "absolute": True, "error": "max"}])
 def test_the_share_above_eps_is_told(asked: dict[str, Any]) -> None:
     chain = optimize(SMALL, **asked, **FAST).report.chains[0]

@@ -75,6 +75,8 @@ def test_a_claim_takes_the_error_of_its_rank() -> None:
     least = conformal_claim(errors)
     assert least is not None and (least.exceeds, least.probability) == (200.0, 1 / 201)
     assert conformal_claim(errors, 0.004) is None and conformal_claim(errors[:0]) is None
+    # One in a hundred takes 99 held-back draws.
+    assert conformal_claim(errors[:99], 0.01) is not None and conformal_claim(errors[:98], 0.01) is None
 
 
 def held(times: int, count: int, chance: float) -> bool:
