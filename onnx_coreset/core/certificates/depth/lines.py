@@ -96,18 +96,18 @@ def _offset(
     return np.asarray(found)
 
 
-def _cuts(activation: Activation, low: Array, high: Array) -> Array:
+def _cuts(activation: Activation, low: Array, high: Array, number: int | None) -> Array:
     """Return where intervals (N,) are cut, ascending, both ends included, shape (M + 1, N)."""
     zero = np.clip(0.0, low, high)
     if not isinstance(activation, Named):
         return np.stack([low, high])
-    if activation.properties.homogeneous:
+    if number is None and activation.properties.homogeneous:
         return np.stack([low, zero, high])
-    width = high - low
-    inner = [np.clip(low + width * (i / _PIECES), low, high) for i in range(1, _PIECES)]
+    width, each = high - low, number or _PIECES
+    inner = [np.clip(low + width * (i / each), low, high) for i in range(1, each)]
     kinks: list[Array] = [zero]
     if activation.name == "Clip":
-        inner, kinks = [], [np.clip(end, low, high) for end in activation.parameters]
+        inner, kinks = inner if number else [], [np.clip(end, low, high) for end in activation.parameters]
     kinks += [np.clip(point, low, high) for point in activation.properties.critical]
     return np.sort(np.stack([low, high, *inner, *kinks]), axis=0)
 
@@ -116,29 +116,30 @@ def _tiled(activation: Activation, copies: int, count: int) -> Activation:
     return activation if copies == 1 else activation.take(np.tile(np.arange(count), copies))
 
 
-def pieces(activation: Activation, low: Array, high: Array) -> Pieces:
+def pieces(activation: Activation, low: Array, high: Array, number: int | None = None) -> Pieces:
     """Return an activation of n neurons on intervals, cut into pieces.
 
     Args:
         activation: The functions.
         low: Lower ends, shape (B, n), finite.
         high: Upper ends, shape (B, n).
+        number: Into how many pieces, besides those at kinks; unless it is given, as many as lines need.
     """
     shape = low.shape
     batch, count = shape
-    cuts = _cuts(_tiled(activation, batch, count), low.ravel(), high.ravel())
-    number = cuts.shape[0] - 1
+    cuts = _cuts(_tiled(activation, batch, count), low.ravel(), high.ravel(), number)
+    found = cuts.shape[0] - 1
     start, stop = cuts[:-1].ravel(), cuts[1:].ravel()
-    whole = _tiled(activation, batch * number, count)
-    ends = _tiled(activation, batch * (number + 1), count).interval(cuts.ravel(), cuts.ravel())
+    whole = _tiled(activation, batch * found, count)
+    ends = _tiled(activation, batch * (found + 1), count).interval(cuts.ravel(), cuts.ravel())
     least, most = slopes(whole, start, stop)
     inside = whole.interval(start, stop)
 
     def split(values: Array) -> Array:
-        return np.moveaxis(values.reshape(number, *shape), 0, -1)
+        return np.moveaxis(values.reshape(found, *shape), 0, -1)
 
-    first = tuple(split(e.reshape(number + 1, -1)[:-1]) for e in ends)
-    last = tuple(split(e.reshape(number + 1, -1)[1:]) for e in ends)
+    first = tuple(split(e.reshape(found + 1, -1)[:-1]) for e in ends)
+    last = tuple(split(e.reshape(found + 1, -1)[1:]) for e in ends)
     return Pieces(
         split(start),
         split(stop),
