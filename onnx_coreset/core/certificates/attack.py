@@ -11,7 +11,8 @@ sure, and what rounding may have added is taken off: an interval of D(x) is eval
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,15 @@ from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 
 __all__ = ["Attack", "attack", "surely"]
 
+Single = NDArray[np.float32]
+
 _FIRST, _SECOND = 0.3, 0.06
 _LAST = 0.05
 _FAR = 1e-3
 _MOST = 4_000_000
 _CHEAP = 2e8
 _MOST_RESTARTS = 64
+_POOL = 64
 
 
 @dataclass(frozen=True)
@@ -80,8 +84,9 @@ def attack(
     steps: int,
     restarts: int,
     rng: np.random.Generator,
-    starts: Array | None = None,
+    starts: Mapping[int, Array] | None = None,
     deadline: float = float("inf"),
+    order: Indices | None = None,
 ) -> Attack:
     """Return the worst inputs that a search finds.
 
@@ -91,39 +96,70 @@ def attack(
         steps: Steps from every start.
         restarts: Random starts for every output and sign, at least; more where they are cheap.
         rng: For the starts.
-        starts: Further starts, points of the unit ball or box for both signs of every output, shape (2 k, S, d).
-        deadline: On the clock of `time.monotonic`: after it, no more than one step is made for further outputs.
+        starts: Further starts by function, 0 to k - 1 for D and k to 2 k - 1 for -D: points of the unit ball or box,
+            shape (S, d) each.
+        deadline: On the clock of `time.monotonic`: after it nothing is searched for further outputs.
+        order: In which order the outputs are searched for, shape (k,); those left over when time is out are looked at
+            where the others' worst inputs are.
 
     Returns:
         What it found; the middle of the domain is always looked at. O(k restarts steps n d).
     """
-    ball, size, outputs = layer.frame.ball, layer.frame.rows.shape[1], layer.outputs
+    size, outputs = layer.frame.rows.shape[1], layer.outputs
     reduced = _Ascent.of(layer)
-    given = 0 if starts is None else starts.shape[1]
+    starts = {} if starts is None else starts
+    given = max((points.shape[0] for points in starts.values()), default=0)
     # Small layers are searched from more starts: it costs nothing.
     work = 2.0 * outputs * steps * max(1, layer.low.size) * size
     restarts = int(np.clip(_CHEAP / max(work, 1.0), restarts, max(restarts, _MOST_RESTARTS)))
     part = max(1, _MOST // (2 * max(1, restarts + given) * max(1, layer.low.size + size)))
-    worst, value = np.empty((outputs, size)), np.empty(outputs)
+    order = np.arange(outputs) if order is None else order
+    # The middle is always looked at.
+    middle = place(domain, np.zeros((1, size)))
+    worst, value = np.repeat(middle, outputs, axis=0), surely(layer, domain, middle)[0]
     for begin in range(0, outputs, part):
-        own = np.arange(begin, min(begin + part, outputs))
-        both = np.concatenate([own, outputs + own])
-        shape = (both.size, restarts, size)
-        first = rng.standard_normal(shape) if ball else rng.uniform(-1.0, 1.0, shape)
-        first = first if starts is None else np.concatenate([starts[both], first], axis=1)
-        if ball:
-            lengths = np.linalg.norm(first, axis=2, keepdims=True)
-            first = first / np.where(lengths > 0, lengths, 1.0)
-        best = reduced.to_full(reduced.climb(both, reduced.to_reduced(first), steps, deadline))
-        # Both signs' points, and the middle, are looked at in the layers' own coordinates.
-        inputs = place(domain, np.concatenate([best, np.zeros((1, size))]))
-        values = surely(layer, domain, inputs)[:, own]
+        late = begin > 0 and time.monotonic() > deadline
+        if late:
+            # What was searched for others is all there is.
+            pool, rest = worst[order[:begin][:_POOL]], order[begin:]
+            values = surely(layer, domain, pool)[:, rest]
+        else:
+            rest = order[begin : begin + part]
+            both = np.concatenate([rest, outputs + rest])
+            first = _starts(reduced, both, restarts, given, starts, rng)
+            # Both signs' points are looked at in the layers' own coordinates.
+            pool = place(domain, reduced.to_full(reduced.climb(both, first, steps, deadline)))
+            values = surely(_few(layer, rest), domain, pool)
         chosen = np.argmax(values, axis=0)
-        worst[own], value[own] = inputs[chosen], values[chosen, np.arange(own.size)]
+        found = values[chosen, np.arange(rest.size)]
+        better = found > value[rest]
+        worst[rest[better]], value[rest] = pool[chosen[better]], np.maximum(found, value[rest])
+        if late:
+            break
     return Attack(worst, value)
 
 
-Single = NDArray[np.float32]
+def _few(layer: Difference, which: Indices) -> Difference:
+    """Return the difference of some outputs only."""
+    weights, doubt = layer.weights[which], layer.doubt[which]
+    constant, off = layer.constant[which], layer.constant_doubt[which]
+    return replace(layer, weights=weights, doubt=doubt, constant=constant, constant_doubt=off)
+
+
+def _starts(
+    reduced: _Ascent, both: Indices, restarts: int, given: int, starts: Mapping[int, Array], rng: np.random.Generator
+) -> Single:
+    """Return points to start from for some functions, those given first, in the coordinates of the ascent."""
+    ball = reduced.layer.frame.ball
+    shape = (both.size, given + restarts, reduced.layer.frame.rows.shape[1])
+    first = rng.standard_normal(shape) if ball else rng.uniform(-1.0, 1.0, shape)
+    for row, function in enumerate(both.tolist()):
+        if function in starts:
+            first[row, : starts[function].shape[0]] = starts[function]
+    if ball:
+        lengths = np.linalg.norm(first, axis=2, keepdims=True)
+        first = first / np.where(lengths > 0, lengths, 1.0)
+    return reduced.to_reduced(first)
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.difference import Difference
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 
-__all__ = ["Form", "even", "interval", "local"]
+__all__ = ["Form", "both_signs", "even", "interval", "local", "slack", "worst"]
 
 
 @dataclass(frozen=True)
@@ -44,18 +44,19 @@ class Form:
     slack: Array
 
 
-def _both(values: Array) -> Array:
+def both_signs(values: Array) -> Array:
+    """Return what belongs to D and, below it, to -D: shape (2 k, ...) of values (k, ...)."""
     return np.concatenate([values, -values])
 
 
-def _worst(weights: Array, low: Array, high: Array) -> Array:
+def worst(weights: Array, low: Array, high: Array) -> Array:
     """Return the largest sum of weights (K, n) times numbers between low and high (n,), term by term."""
     with np.errstate(invalid="ignore", over="ignore"):
         terms = np.maximum(weights * low, weights * high)
         return np.asarray(np.where(weights == 0, 0.0, terms).sum(axis=1))
 
 
-def _slack(layer: Difference, magnitude: Array, known: NDArray[np.bool_]) -> Array:
+def slack(layer: Difference, magnitude: Array, known: NDArray[np.bool_]) -> Array:
     """Return what roundings and unknowns may add to a form, shape (K,).
 
     Args:
@@ -77,11 +78,11 @@ def _slack(layer: Difference, magnitude: Array, known: NDArray[np.bool_]) -> Arr
 def interval(layer: Difference) -> Form:
     """Return the form that replaces every neuron by its range. O(n k)."""
     low, high = layer.activation.interval(layer.low, layer.high)
-    weights = _both(layer.weights)
+    weights = both_signs(layer.weights)
     magnitude = np.maximum(np.abs(low), np.abs(high))
-    slack = _slack(layer, magnitude, np.zeros(low.size, dtype=bool))
+    loose = slack(layer, magnitude, np.zeros(low.size, dtype=bool))
     none = np.zeros(weights.shape)
-    return Form(_both(layer.constant) + _worst(weights, low, high), none, none, layer.frame.offset, slack)
+    return Form(both_signs(layer.constant) + worst(weights, low, high), none, none, layer.frame.offset, loose)
 
 
 def even(layer: Difference) -> Form:
@@ -96,11 +97,11 @@ def even(layer: Difference) -> Form:
     sign = np.where(layer.low >= 0, 1.0, np.where(layer.high <= 0, -1.0, 0.0))
     lin, mag = lin + sign * mag, np.where(sign == 0, mag, 0.0)
     size = layer.frame.reach + np.abs(layer.frame.offset)
-    weights = _both(layer.weights)
-    constant = _both(layer.constant) + weights @ (lin * layer.frame.offset) + _worst(weights, rest_low, rest_high)
+    weights = both_signs(layer.weights)
+    constant = both_signs(layer.constant) + weights @ (lin * layer.frame.offset) + worst(weights, rest_low, rest_high)
     magnitude = 2.0 * (np.abs(found.lin) + np.abs(found.mag)) * size + np.maximum(np.abs(rest_low), np.abs(rest_high))
-    slack = _slack(layer, magnitude, steep)
-    return Form(constant, weights * lin, weights * mag, layer.frame.offset, slack)
+    loose = slack(layer, magnitude, steep)
+    return Form(constant, weights * lin, weights * mag, layer.frame.offset, loose)
 
 
 def local(layer: Difference) -> Form:
@@ -113,8 +114,8 @@ def local(layer: Difference) -> Form:
     least, most = np.where(steep, least, 0.0), np.where(steep, most, 0.0)
     middle = 0.5 * least + 0.5 * most
     half = np.maximum(most - middle, middle - least) * (1.0 + 4.0 * UNIT)
-    weights = _both(layer.weights)
-    constant = _both(layer.constant) + _worst(weights, np.where(steep, at_low, low), np.where(steep, at_high, high))
+    weights = both_signs(layer.weights)
+    constant = both_signs(layer.constant) + worst(weights, np.where(steep, at_low, low), np.where(steep, at_high, high))
     magnitude = 2.0 * (np.abs(middle) + half) * layer.frame.reach + np.maximum(np.abs(low), np.abs(high))
-    slack = _slack(layer, magnitude, steep)
-    return Form(constant, weights * middle, np.abs(weights) * half, np.zeros(offset.size), slack)
+    loose = slack(layer, magnitude, steep)
+    return Form(constant, weights * middle, np.abs(weights) * half, np.zeros(offset.size), loose)

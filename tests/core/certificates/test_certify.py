@@ -32,7 +32,7 @@ def test_the_search_uses_the_starts_it_is_given() -> None:
     before = HiddenLayer(2, (Readout(Neurons(p, np.zeros(2), RELU), np.ones((1, 2, 1)), np.zeros(1)),))
     after = HiddenLayer(1, (Readout(Neurons(p[:1], np.zeros(1), RELU), np.zeros((1, 1, 1)), np.zeros(1)),))
     where = BallDomain(np.zeros(2), 3.0)
-    starts = np.broadcast_to(np.array([1.0, 0.0]), (2, 1, 2))
+    starts = {function: np.array([[1.0, 0.0]]) for function in range(2)}
     found = attack(of(before, after, where), where, 0, 0, np.random.default_rng(0), starts)
     assert found.value[0] == pytest.approx(3.0, rel=1e-6)
 
