@@ -121,6 +121,19 @@ class PolishFacts:
 
 
 @dataclass(frozen=True)
+class CorrectionFacts:
+    """That a chain was refitted to what reaches it inside the shrunk model; measured when that was done, before polish.
+
+    Attributes:
+        carried_before: Carried rms before, as `carried_rms`, on samples that were not fitted to.
+        carried_after: The same after.
+    """
+
+    carried_before: float
+    carried_after: float
+
+
+@dataclass(frozen=True)
 class ChainReport:
     """One chain, or one place that looks like a chain.
 
@@ -142,6 +155,7 @@ class ChainReport:
         reason: The same for a person.
         error: What the cut cost.
         polish: That its weights were polished, or None where they were not.
+        correction: That it was refitted to what reaches it inside the shrunk model, or None where it was not.
         curve: (width, relative rms) as predicted under the law that was fitted to, for some widths, increasing; None
             where the method does not tell.
         lossless: How many neurons were, or could be, dropped without any error, whatever the inputs are: constant,
@@ -165,6 +179,7 @@ class ChainReport:
     reason: str | None = None
     error: ErrorFacts = field(default_factory=ErrorFacts)
     polish: PolishFacts | None = None
+    correction: CorrectionFacts | None = None
     curve: tuple[tuple[int, float], ...] | None = None
     lossless: int | None = None
 

@@ -12,7 +12,21 @@ from typing import TYPE_CHECKING
 
 from onnx_coreset.report import ChainReport, FileFacts, Report
 from onnx_coreset.spoken import beyond, elsewhere, unseen
-from onnx_coreset.wording import clean, count, domain, free, norms, offer, refined, size, small, target, through, whole
+from onnx_coreset.wording import (
+    clean,
+    corrected,
+    count,
+    domain,
+    free,
+    norms,
+    offer,
+    refined,
+    size,
+    small,
+    target,
+    through,
+    whole,
+)
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,6 +103,8 @@ def _story(report: Report, verbose: bool, terminal: bool) -> Iterator[Renderable
     yield from _worst(chains, terminal)
     told = "the largest error of an input that was not seen, over the layer's spread:"
     yield from _asides(told, unseen(chains), verbose)
+    fitted = [line for chain in chains if (line := corrected(chain))]
+    yield from _asides("refitted to what reaches them inside the shrunk model:", fitted, verbose)
     yield from _asides("polished, all weights of the neurons that stay:", refined(chains), verbose)
     costless = [line for chain in chains if (line := free(chain))]
     yield from _asides("lossless, being constant, duplicate, expressed by others or unread:", costless, verbose)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnx_coreset.facts import (
     ChainReport,
+    CorrectionFacts,
     Domain,
     EndToEnd,
     ErrorFacts,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ChainReport",
+    "CorrectionFacts",
     "Domain",
     "EndToEnd",
     "ErrorFacts",

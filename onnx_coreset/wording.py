@@ -8,6 +8,7 @@ from onnx_coreset.report import ChainReport, Domain, EndToEnd, Report
 
 __all__ = [
     "clean",
+    "corrected",
     "count",
     "domain",
     "free",
@@ -76,6 +77,14 @@ def free(chain: ChainReport) -> str:
     if not chain.lossless:
         return ""
     return f"{chain.lossless:,} of {chain.width_before or 0:,} neurons of {clean(chain.name)}"
+
+
+def corrected(chain: ChainReport) -> str:
+    """Return by how much less a layer carries since it was refitted to what reaches it, "" where it was not."""
+    if chain.correction is None:
+        return ""
+    share = chain.correction.carried_after / (chain.correction.carried_before or 1.0)
+    return f"{clean(chain.name)}: carried rms {share:.2f} times what it was"
 
 
 def refined(chains: Sequence[ChainReport]) -> list[str]:

@@ -552,6 +552,7 @@ CHAIN = frozenset(
         "reason",
         "error",
         "polish",
+        "correction",
         "curve",
         "lossless",
     ]

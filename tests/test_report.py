@@ -17,6 +17,7 @@ from onnx_coreset.options import Options
 from onnx_coreset.render import clean, report_text
 from onnx_coreset.report import (
     ChainReport,
+    CorrectionFacts,
     Domain,
     ErrorFacts,
     FileFacts,
@@ -33,7 +34,7 @@ LONG = "/encoder/layer.0/intermediate/intermediate_act_fn/Mul_1_output_0"
 FILE_KEYS = ["path", "bytes", "parameters", "macs", "sha256"]
 CHAIN_KEYS = [
     "name", "activation", "features", "consumers", "law", "inputs", "outputs", "width_before", "width_after",
-    "kept", "method", "eps", "status", "code", "reason", "error", "polish", "curve", "lossless",
+    "kept", "method", "eps", "status", "code", "reason", "error", "polish", "correction", "curve", "lossless",
 ]  # fmt: skip
 ERROR_KEYS = [
     "unit", "spread", "rms", "p99", "max", "relative", "worst_output", "carried_rms", "samples", "outside",
@@ -189,6 +190,18 @@ def test_what_is_said_of_inputs_that_were_not_seen_is_in_the_text() -> None:
     together = PolishFacts(("h0", "h1"), 0.2)
     both = tuple(replace(chain, name=name, polish=together) for name in together.together)
     assert report_text(replace(REPORT, chains=both), width=200).count("at most") == 1
+
+
+def test_layers_that_were_refitted_to_what_reaches_them_are_named() -> None:
+    title = "refitted to what reaches them inside the shrunk model:"
+    fitted = replace(PRUNED, correction=CorrectionFacts(carried_before=0.4, carried_after=0.3))
+    text = report_text(replace(REPORT, chains=(fitted, KEPT)), width=200)
+    assert f"{title}\n  {LONG}: carried rms 0.75 times what it was\n" in text
+    assert json.loads(replace(REPORT, chains=(fitted,)).to_json())["chains"][0]["correction"] == {
+        "carried_before": 0.4,
+        "carried_after": 0.3,
+    }
+    assert title not in REPORT.to_text()
 
 
 def test_long_names_are_folded_not_cut() -> None:

@@ -11,6 +11,7 @@ never an inverse; r grows until the factor is well conditioned.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -182,6 +183,32 @@ class Paired:
         added = step @ self.mean + shift
         along = np.einsum("kp,kp->k", step, self.cross) + self.lack * added
         return along, np.einsum("kp,kp->k", step @ self.gram, step) + added**2
+
+
+@dataclass(frozen=True)
+class Step:
+    """Mean square of what a readout lacks once a share t of a step is added: power - 2 t along + t^2 square.
+
+    Attributes:
+        power: Mean square before.
+        along: Mean product of what is lacking and what the whole step adds.
+        square: Mean square of what the whole step adds.
+    """
+
+    power: float
+    along: float
+    square: float
+
+    @property
+    def share(self) -> float:
+        """The share, at most 1, that leaves least; 0 where the step helps nothing or a mean is not finite."""
+        if not (np.isfinite([self.power, self.along, self.square]).all() and min(self.along, self.square) > 0.0):
+            return 0.0
+        return min(1.0, self.along / self.square)
+
+    def rms(self, share: float) -> float:
+        """Return the root of what a share of the step leaves."""
+        return math.sqrt(max(self.power - 2 * share * self.along + share**2 * self.square, 0.0))
 
 
 def correction(paired: Paired, constant_allowed: bool, ridge: float = RIDGE) -> tuple[Array, Array]:

@@ -28,7 +28,7 @@ import numpy as np
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.layer import Coreset
 from onnx_coreset.core.measure import spread
-from onnx_coreset.core.refit import Paired, correction
+from onnx_coreset.core.refit import Paired, Step, correction
 from onnx_coreset.edge.inputs import Feeder
 from onnx_coreset.edge.pairs import Reader, pairs
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session, with_outputs
@@ -36,6 +36,7 @@ from onnx_coreset.graph.cut import cut, written
 from onnx_coreset.graph.extract import extract
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.options import Options
+from onnx_coreset.report import CorrectionFacts
 from onnx_coreset.stages.judging import side_by_side
 from onnx_coreset.stages.narrowing import Narrowed, measure
 from onnx_coreset.stages.opening import Opened
@@ -47,7 +48,7 @@ _A_FEATURE = 4
 _HALVINGS = 4
 _MACS, _RUNS = 2 * 10**11, 8192
 
-Step = tuple[Array, Array]
+Moved = tuple[Array, Array]
 """What is added to the weights (k, p) and to the constant (k,) of a reader."""
 
 
@@ -203,8 +204,9 @@ def _corrected(later: _Later, coresets: Mapping[str, Coreset], run: _Run) -> Nar
     names = list(dict.fromkeys(name for reader in later.readers for name in (reader.hidden, reader.output)))
     narrow = Session(with_outputs(model, names), run.provider)
     steps = _steps(later, narrow, run)
-    share = 0.0 if steps is None else _share(later, steps, narrow, run)
-    if steps is None or share <= 0.0:
+    step = None if steps is None else _step(later, steps, narrow, run)
+    share = 0.0 if step is None else step.share
+    if steps is None or step is None or share <= 0.0:
         return chain
     bounded = options.target == "eps" and run.opened.asked(chain.space.name, options) is None
     alone = extract(run.opened.document, chain.space, chain.inputs.fresh.rank)
@@ -213,12 +215,13 @@ def _corrected(later: _Later, coresets: Mapping[str, Coreset], run: _Run) -> Nar
         errors, ran = measure(alone, chain.space.name, tried, chain.inputs, run.provider)
         met = not bounded or errors.norm(options.norm, options.absolute) <= (options.eps or 0.0)
         if np.isfinite(errors.max) and met:
-            return replace(chain, coreset=tried, errors=errors, ran=ran)
+            told = CorrectionFacts(step.rms(0.0), step.rms(share))
+            return replace(chain, coreset=tried, errors=errors, ran=ran, correction=told)
         share /= 2.0
     return chain
 
 
-def _steps(later: _Later, narrow: Session, run: _Run) -> list[Step] | None:
+def _steps(later: _Later, narrow: Session, run: _Run) -> list[Moved] | None:
     """Return what is best added to each reader on the samples to fit to, or None where there are too few."""
     found = _moments(later, narrow, run, _FIT)
     if found is None:
@@ -231,21 +234,19 @@ def _steps(later: _Later, narrow: Session, run: _Run) -> list[Step] | None:
     return [(step * left[:, None], shift * left) for (step, shift), left in zip(steps, later.left, strict=True)]
 
 
-def _share(later: _Later, steps: Sequence[Step], narrow: Session, run: _Run) -> float:
-    """Return the share of the steps, at most 1, that makes the carried error least on samples not fitted to."""
+def _step(later: _Later, steps: Sequence[Moved], narrow: Session, run: _Run) -> Step | None:
+    """Return what shares of the steps leave of the carried error on samples not fitted to; None: there are too few."""
     found = _moments(later, narrow, run, _HOLD)
     if found is None:
-        return 0.0
+        return None
     units = [1.0] * len(steps)
     if len(steps) > 1:
         # Several heads: each is divided by its own spread, as in the report.
         units = [spread(outputs) or 1.0 for outputs in later.chain.layer.evaluate(later.chain.inputs.hold)]
-    along = square = 0.0
-    for paired, step, unit in zip(found, steps, units, strict=True):
-        gained, added = paired.explained(*step)
-        along += float(gained.sum()) / unit**2
-        square += float(added.sum()) / unit**2
-    return min(1.0, along / square) if along > 0.0 and np.isfinite(along) and np.isfinite(square) else 0.0
+    total = np.zeros(3)
+    for paired, moved, unit, left in zip(found, steps, units, later.left, strict=True):
+        total += [float(part @ left) / unit**2 for part in (paired.power, *paired.explained(*moved))]
+    return Step(*(total / max(sum(left.sum() for left in later.left), 1.0)))
 
 
 def _moments(later: _Later, narrow: Session, run: _Run, stage: int) -> list[Paired] | None:
@@ -271,7 +272,7 @@ def _moments(later: _Later, narrow: Session, run: _Run, stage: int) -> list[Pair
     return total if enough else None
 
 
-def _moved(later: _Later, steps: Sequence[Step], share: float) -> Coreset:
+def _moved(later: _Later, steps: Sequence[Moved], share: float) -> Coreset:
     """Return the coreset with a share of the steps added to its outgoing weights and constants."""
     coreset = later.chain.coreset
     outgoing = [np.array(weights) for weights in coreset.outgoing]

@@ -27,6 +27,7 @@ from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.plan import Candidates, candidates, least_width, measured_on, rounded
+from onnx_coreset.report import CorrectionFacts
 from onnx_coreset.stages.bounding import least_proven
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
@@ -53,6 +54,7 @@ class Narrowed:
         polish: What it was before its weights were polished, or None where they were not.
         lossless: How many neurons could be dropped without any error, or None where that was not looked at.
         proof: What is proven about its error, or None where nothing is yet.
+        correction: That it was refitted to what reaches it in the narrower model, or None where it was not.
     """
 
     space: Space
@@ -67,6 +69,7 @@ class Narrowed:
     polish: Polished | None = None
     lossless: int | None = None
     proof: Proof | None = None
+    correction: CorrectionFacts | None = None
 
     @property
     def narrower(self) -> bool:

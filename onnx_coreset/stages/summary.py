@@ -99,6 +99,7 @@ def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, Tensor
         curve=chain.curve,
         lossless=chain.lossless,
         polish=None if chain.polish is None else PolishFacts(chain.polish.together, chain.polish.error),
+        correction=chain.correction if narrower else None,
     )
 
 

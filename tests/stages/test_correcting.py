@@ -14,7 +14,7 @@ from api_models import mlp, run, weights
 from graph_layers import array, model, parsed
 from onnx_coreset.core.layer import restrict
 from onnx_coreset.core.methods import METHODS
-from onnx_coreset.core.refit import RIDGE, refit
+from onnx_coreset.core.refit import RIDGE, Step, refit
 from onnx_coreset.edge.runtime import choose
 from onnx_coreset.graph.cut import cut
 from onnx_coreset.graph.extract import extract
@@ -165,6 +165,33 @@ def test_whatever_the_form_less_is_carried(name: str, tmp_path: Path) -> None:
     assert after[1].errors is not None and after[1].ran
 
 
+@pytest.mark.parametrize("name", ["two layers", "two heads", "a skip", "three layers"])
+def test_what_it_did_is_in_the_report(name: str, tmp_path: Path) -> None:
+    """What judged a correction and what the carried error is measured on are different samples of one law."""
+    proto = FORMS.get(name) or mlp([3, 20, 18, 16, 4])
+    case = Case(proto, tmp_path, normal(4000, 3), ratio=0.5)
+    before = case.cut(0.5)
+    after = case.corrected(before)
+    first, second = (chain_report(chain, case.options, {}) for chain in after[:2])
+    assert first.correction is None and all(chain.correction is None for chain in before)
+    told = second.correction
+    assert told is not None and told.carried_after < told.carried_before
+    # Two means of some 250 squares, whose deviations are about their means: three deviations of the root of the ratio.
+    near = 3 * 0.5 * np.sqrt(2 / 250)
+    assert told.carried_before == pytest.approx(case.carried(before)[1], rel=near)
+    assert told.carried_after == pytest.approx(case.carried(after)[1], rel=near)
+
+
+def test_the_best_share_of_a_step_leaves_least() -> None:
+    step = Step(power=4.0, along=1.0, square=2.0)
+    assert step.share == 0.5 and step.rms(0.0) == 2.0 and step.rms(0.5) ** 2 == pytest.approx(3.5)
+    assert Step(4.0, 3.0, 2.0).share == 1.0
+    for useless in (Step(4.0, -1.0, 2.0), Step(4.0, 0.0, 0.0), Step(np.inf, 1.0, 2.0), Step(4.0, np.nan, 2.0)):
+        assert useless.share == 0.0
+    # Rounding may make what is left negative.
+    assert Step(1.0, 1.0, 1.0 - 1e-15).rms(1.0) == 0.0
+
+
 SIDE = [
     "h = Gemm(x, A, a)",
     "r = Relu(h)",
@@ -277,7 +304,7 @@ def test_a_correction_that_the_outputs_do_not_like_is_taken_back(
     real = correcting.correction
     monkeypatch.setattr(correcting, "correction", lambda *a: tuple(-part for part in real(*a)))
     assert case.corrected(before)[1] is before[1]
-    monkeypatch.setattr(correcting, "_share", lambda *a: 1.0)
+    monkeypatch.setattr(correcting, "_step", lambda *a: Step(1.0, 1.0, 1.0))
     assert case.corrected(before)[1] is before[1]
     monkeypatch.setattr(correcting, "_no_worse", lambda *a: True)
     assert case.corrected(before)[1] is not before[1]
