@@ -1,8 +1,8 @@
 """Second stage: what the inputs of each layer look like.
 
-`auto` runs the model on synthetic inputs where ONNX Runtime can. Otherwise it takes the law that a normalisation in
-front of a layer gives, else a ball: of the given radius where the layer reads the model's input, of the radius that the
-layer in front proves where it reads that one, else of radius sqrt(d).
+`auto` runs the model on synthetic inputs where ONNX Runtime can; those that validate are clipped to `--input-range`.
+Otherwise it takes the law that a normalisation in front of a layer gives, else a ball: of the given radius where the
+layer reads the model's input, of the radius that the layer in front proves where it reads that one, else of sqrt(d).
 """
 
 from __future__ import annotations
@@ -127,6 +127,10 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
         return Sources(None, None, {}, notes)
     held_back: tuple[Feeder, int] = (feeder, 0)
     untouched: Feeder | None = feeder
+    if isinstance(feeder, Synthetic) and options.input_range is not None:
+        # Fitted to the broad law: on numbers that are clipped, half of them to one end, neurons look linear.
+        untouched = replace(feeder, ends=options.input_range)
+        held_back = (untouched, 0)
     if isinstance(feeder, Given):
         held_back, untouched, feeder, few = _held_back(feeder, opened)
         notes += few
@@ -190,7 +194,7 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
         if unknown:
             raise UsageError(f"--input-shape {unknown[0]}: the inputs are {', '.join(s.name for s in session.inputs)}")
         ranges, rng = valid_ranges(opened.document), stream(options.seed, "inputs", HOLD)
-        feeder = replace(synthetic(session, ranges, shapes, rng, _roots(opened)), ends=options.input_range)
+        feeder = synthetic(session, ranges, shapes, rng, _roots(opened))
         own = None
         if options.inputs == "auto" and opened.spaces:
             wanted = 2 * rows_wanted(options, opened)
