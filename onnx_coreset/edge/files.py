@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_coreset.edge.external import inline
+from onnx_coreset.edge.external import MANY, resolve
 from onnx_coreset.edge.parse import parse
 from onnx_coreset.errors import CoresetError, MachineError, ModelError, UsageError
 
@@ -33,11 +33,13 @@ class Loaded:
     """A model as it lies on a disk.
 
     Attributes:
-        model: The model, all external data moved into it, every tensor's data as many as its shape needs.
+        model: The model, every tensor's data as many as its shape needs; external data were moved into it, or where
+            they are many, are named by absolute paths.
         path: Where the model file is.
         bytes: The size of the model file and of its external data files together.
         sha256: Of the model file alone, in hexadecimal.
         data: The external data files, in no promised order.
+        large: Whether tensors stayed in their files.
     """
 
     model: onnx.ModelProto
@@ -45,16 +47,18 @@ class Loaded:
     bytes: int
     sha256: str
     data: tuple[Path, ...] = ()
+    large: bool = False
 
 
-def load(path: AnyPath) -> Loaded:
+def load(path: AnyPath, many: int = MANY) -> Loaded:
     """Reads a model and its external data.
 
     Args:
         path: The model file. Its folder is the base of all external data, whatever the working directory is.
+        many: From how many bytes of external data on large tensors stay in their files.
 
     Returns:
-        The model, standing alone, and what the files were.
+        The model, and what the files were.
 
     Raises:
         ModelError: A file is missing or unreadable, is no model, or a tensor's data do not fit its shape.
@@ -67,12 +71,12 @@ def load(path: AnyPath) -> Loaded:
         digest, size = hashlib.sha256(content).hexdigest(), len(content)
         del content
         try:
-            data = inline(model, place.parent)
+            data, large = resolve(model, place, many)
         except ModelError as error:
             raise ModelError(f"{place}: {error}") from error
     except MemoryError as error:
         raise MachineError(f"{place} does not fit into memory; free some, or use a machine with more") from error
-    return Loaded(model, place, size + sum(data.values()), digest, tuple(data))
+    return Loaded(model, place, size + sum(data.values()), digest, tuple(data), large)
 
 
 def _content(path: Path) -> bytes:

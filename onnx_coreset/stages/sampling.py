@@ -179,8 +179,8 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
     """Return inputs for the whole model, or None and why not."""
     if opened.refusal is not None:
         if options.inputs not in ("auto", "ball"):
-            raise UsageError(f"--inputs {options.inputs}: ONNX Runtime cannot run the model: {opened.refusal}")
-        return None, (f"ONNX Runtime cannot run the model ({opened.refusal}): its outputs were not compared",)
+            raise UsageError(f"--inputs {options.inputs}: the model is not run: {opened.refusal}")
+        return None, (f"the model is not run ({opened.refusal}): its outputs were not compared",)
     try:
         session = Session(opened.model, provider)
         if options.inputs.endswith(".npz"):

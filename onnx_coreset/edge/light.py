@@ -1,0 +1,82 @@
+"""A model without the bytes of its large tensors, for those who look at everything else: the checker does.
+
+The checker looks at names, types and operators; of a tensor's data it wants to know only that there are some.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import onnx
+
+from onnx_coreset.edge.tensors import is_external, walk
+
+__all__ = ["copied", "light"]
+
+_FEW = 1 << 12
+_SOME = b"\0"
+
+Take = Callable[[onnx.TensorProto, onnx.TensorProto], bool]
+
+
+def copied(model: onnx.ModelProto, take: Take) -> onnx.ModelProto:
+    """Return a copy of a model without the raw data that somebody takes.
+
+    Args:
+        model: Any model; it is not changed.
+        take: Called for each initializer of the main graph with the initializer and its copy, which has everything but
+            raw data; says whether these are to stay away.
+
+    Returns:
+        The copy. O(bytes of the copy).
+    """
+    copy = onnx.ModelProto()
+    _copy(model, copy, "graph")
+    copy.graph.SetInParent()
+    _copy(model.graph, copy.graph, "initializer")
+    for tensor in model.graph.initializer:
+        target = copy.graph.initializer.add()
+        _copy(tensor, target, "raw_data")
+        if not take(tensor, target) and tensor.HasField("raw_data"):
+            target.raw_data = tensor.raw_data
+    return copy
+
+
+def light(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a copy whose tensors hold a single byte where they are elsewhere, or large and in the main graph.
+
+    Args:
+        model: Any model; it is not changed.
+
+    Returns:
+        The copy. O(bytes of the copy).
+    """
+    copy = copied(model, _emptied)
+    for place in walk(copy):
+        if is_external(place.tensor):
+            place.tensor.ClearField("external_data")
+            place.tensor.ClearField("data_location")
+            place.tensor.raw_data = _SOME
+    return copy
+
+
+def _emptied(tensor: onnx.TensorProto, target: onnx.TensorProto) -> bool:
+    large = bool(tensor.HasField("raw_data")) and math.prod(tensor.dims) > _FEW
+    if large:
+        target.raw_data = _SOME
+    return large
+
+
+def _copy(source: Any, target: Any, without: str) -> None:
+    """Copy all fields of a message but one."""
+    for field, value in source.ListFields():
+        if field.name == without:
+            continue
+        if isinstance(value, int | float | str | bytes):
+            setattr(target, field.name, value)
+        elif hasattr(value, "extend"):
+            getattr(target, field.name).extend(value)
+        else:
+            getattr(target, field.name).CopyFrom(value)
