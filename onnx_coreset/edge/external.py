@@ -66,7 +66,7 @@ def resolve(model: onnx.ModelProto, place: Path, many: int = MANY) -> tuple[dict
     stays = sum(stored.length for _, stored in found) >= many
     kept = False
     for tensor, stored in found:
-        plain = stored_bytes(tensor) is not None and not tensor.tensor.HasField("segment")
+        plain = not tensor.sparse and stored_bytes(tensor) is not None and not tensor.tensor.HasField("segment")
         if (
             stays
             and plain

@@ -1,6 +1,6 @@
 """A model without the bytes of its large tensors, for those who look at everything else: the checker does.
 
-The checker looks at names, types and operators; of a tensor's data it wants to know only that there are some.
+It looks at names, types and operators, and at shapes only where data should fit them: an empty tensor will do.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from onnx_coreset.edge.tensors import is_external, walk
 __all__ = ["copied", "light"]
 
 _FEW = 1 << 12
-_SOME = b"\0"
 
 Take = Callable[[onnx.TensorProto, onnx.TensorProto], bool]
 
@@ -45,7 +44,7 @@ def copied(model: onnx.ModelProto, take: Take) -> onnx.ModelProto:
 
 
 def light(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a copy whose tensors hold a single byte where they are elsewhere, or large and in the main graph.
+    """Return a copy whose tensors are empty where their bytes are elsewhere, or many and in the main graph.
 
     Args:
         model: Any model; it is not changed.
@@ -58,15 +57,21 @@ def light(model: onnx.ModelProto) -> onnx.ModelProto:
         if is_external(place.tensor):
             place.tensor.ClearField("external_data")
             place.tensor.ClearField("data_location")
-            place.tensor.raw_data = _SOME
+            _empty(place.tensor)
     return copy
 
 
 def _emptied(tensor: onnx.TensorProto, target: onnx.TensorProto) -> bool:
     large = bool(tensor.HasField("raw_data")) and math.prod(tensor.dims) > _FEW
     if large:
-        target.raw_data = _SOME
+        _empty(target)
     return large
+
+
+def _empty(tensor: onnx.TensorProto) -> None:
+    del tensor.dims[:]
+    tensor.dims.append(0)
+    tensor.raw_data = b""
 
 
 def _copy(source: Any, target: Any, without: str) -> None:

@@ -20,6 +20,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from onnx_coreset.edge.light import copied
 from onnx_coreset.edge.tensors import is_external, walk
 from onnx_coreset.errors import MachineError, ModelError
 
@@ -121,9 +122,32 @@ def mapped(path: str) -> Iterator[mmap.mmap]:
 
 
 def weight(model: onnx.ModelProto) -> int:
-    """Return the bytes of a model with all its tensors in it."""
-    held = sum(place.length for place in _references(model))
-    return int(model.ByteSize()) + held
+    """Return the bytes of a model with all its tensors in it, without writing them out to count them.
+
+    Exact where all tensors are in the model; of those that are not, the few bytes that say where they are count, too.
+    """
+    taken: list[tuple[onnx.TensorProto, int]] = []
+
+    def take(tensor: onnx.TensorProto, target: onnx.TensorProto) -> bool:
+        if tensor.HasField("raw_data"):
+            taken.append((target, len(tensor.raw_data)))
+            return True
+        return False
+
+    copy = copied(model, take)
+    grown = 0
+    for target, length in taken:
+        before = target.ByteSize()
+        after = before + 1 + _varint(length) + length
+        grown += after + _varint(after) - before - _varint(before)
+    inner = copy.graph.ByteSize()
+    grown += _varint(inner + grown) - _varint(inner)
+    return int(copy.ByteSize()) + grown + sum(place.length for place in _references(copy))
+
+
+def _varint(number: int) -> int:
+    """Return how many bytes a length takes in a message."""
+    return max(1, -(-number.bit_length() // 7))
 
 
 def _references(model: onnx.ModelProto) -> Iterator[Range]:

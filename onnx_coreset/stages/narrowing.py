@@ -14,12 +14,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import onnx
 
-from onnx_coreset.core.laws import Mixture
 from onnx_coreset.core.layer import Coreset, HiddenLayer, Neurons, shrink, whole
 from onnx_coreset.core.measure import Errors
 from onnx_coreset.core.methods.base import Method
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused
-from onnx_coreset.edge.statistics import Samples, as_float
+from onnx_coreset.edge.statistics import as_float
 from onnx_coreset.edge.validation import computed_errors, local_errors
 from onnx_coreset.graph.extract import extract, shrunk, the_space
 from onnx_coreset.graph.lens import read
@@ -34,6 +33,7 @@ from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
 from onnx_coreset.stages.proving import stored
 from onnx_coreset.stages.sampling import LayerInputs, Sources, layer_inputs, stream
+from onnx_coreset.stages.unsampled import by_weights, unsampled
 
 _ATTEMPTS = 6
 
@@ -152,23 +152,19 @@ def prepare(space: Space, opened: Opened, found: Sources, method: Method, option
     unfit = _unfit(space, layer, method)
     if unfit is not None:
         return unfit
-    inputs = _unsampled(layer) if blind(options) else layer_inputs(space, layer, found, opened, options)
+    inputs = unsampled(layer) if blind(options) else layer_inputs(space, layer, found, opened, options)
 
     def generator(width: int) -> np.random.Generator:
         return stream(options.seed, space.name, width + 8)
 
     def make() -> Candidates:
+        if blind(options):
+            return by_weights(layer, inputs, method, generator)
         # What holds for every input of the shrunk model too; what a layer in front makes of its inputs may be polished.
         domain = inputs.stated.domain if inputs.stated.sure else None
         return candidates(layer, inputs.fit, method, inputs.law, inputs.radius, options, generator, domain)
 
     return Prepared(space, layer, inputs, method, make)
-
-
-def _unsampled(layer: HiddenLayer) -> LayerInputs:
-    """Return no samples, where nobody wants any."""
-    none = np.empty((0, layer.inputs))
-    return LayerInputs(Mixture(layer.inputs), none, none, Samples(none, 2), float(np.sqrt(layer.inputs)))
 
 
 def settle(
@@ -229,7 +225,7 @@ def _measured(
     """Measure a width, and wider ones until the error is at most eps, or above it by no more than sampling explains."""
     space, inputs = chain.space, chain.inputs
     if blind(options):
-        return Narrowed(space, chain.layer, inputs, choice.at(width), None, lossless=choice.lossless)
+        return Narrowed(space, chain.layer, inputs, choice.at(width), None)
     alone = extract(opened.document, space, inputs.fresh.rank)
     eps = options.eps if opened.asked(space.name, options) is None and not options.proven else None
     best: Narrowed | None = None

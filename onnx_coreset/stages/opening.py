@@ -18,10 +18,10 @@ from onnx_coreset.edge.ranges import weight
 from onnx_coreset.edge.replay import load_widths
 from onnx_coreset.edge.runtime import accepts
 from onnx_coreset.edge.scratch import Scratch
+from onnx_coreset.edge.tensors import check_all
 from onnx_coreset.errors import ModelError, UsageError
 from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.model.document import Document
-from onnx_coreset.graph.model.facts import graphs
 from onnx_coreset.graph.model.order import in_order
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space, spaces
@@ -67,6 +67,11 @@ class Opened:
     def large(self) -> bool:
         """Whether large tensors are still in their files."""
         return self.source is not None and self.source.large
+
+    def forget(self) -> None:
+        """Give back the memory of arrays that are on the disk, too; they are read again when they are looked at."""
+        if self.scratch is not None:
+            self.scratch.forget()
 
     @property
     def spaces(self) -> tuple[Space, ...]:
@@ -146,10 +151,7 @@ def _loaded(
     model: str | os.PathLike[str] | onnx.ModelProto, out: str | os.PathLike[str] | None, options: Options
 ) -> tuple[onnx.ModelProto, FileFacts, files.Loaded | None]:
     if isinstance(model, onnx.ModelProto):
-        for graph in graphs(model.graph):
-            for tensor in graph.initializer:
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    raise ModelError(f"the weights of {tensor.name} are in another file: pass the model's path instead")
+        check_all(model)
         if out is not None:
             files.check_output(out, None, options.overwrite)
         if options.report is not None:
@@ -157,7 +159,7 @@ def _loaded(
         # A copy: the result may be the original itself, and what is done to that must not happen to the caller's model.
         own = onnx.ModelProto()
         own.CopyFrom(model)
-        return own, FileFacts(bytes=own.ByteSize()), None
+        return own, FileFacts(bytes=weight(own)), None
     if out is not None:
         files.check_output(out, model, options.overwrite)
     loaded = files.load(model)
