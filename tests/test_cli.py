@@ -26,9 +26,7 @@ VALUES = {
     "input_shape": (("x:0", (1, 3)),), "samples": 99, "provider": "cpu", "report": "r.json",
     "memory_limit": 3 << 29,
 }  # fmt: skip
-LATER = (
-    "--jobs",
-)
+LATER = ("--jobs",)
 
 
 def typed(row: Option, flag: str) -> list[str]:
