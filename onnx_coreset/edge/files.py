@@ -205,12 +205,13 @@ def serialised(model: onnx.ModelProto, out: AnyPath) -> bytes:
     return content
 
 
-def save(contents: Mapping[AnyPath, bytes]) -> None:
+def save(contents: Mapping[AnyPath, bytes | Path]) -> None:
     """Writes files: the whole of each and all of them, or nothing.
 
     Args:
-        contents: What to write by where to; what is there is replaced (a link itself, not what it leads to) and keeps
-            its permissions. The last one counts most: nothing can fail once it is there.
+        contents: What to write, or a temporary file that holds it, by where to; what is there is replaced (a link
+            itself, not what it leads to) and keeps its permissions. The last one counts most: nothing can fail once it
+            is there.
 
     Raises:
         MachineError: The disk is full or a folder cannot be written to.
@@ -220,9 +221,9 @@ def save(contents: Mapping[AnyPath, bytes]) -> None:
     path = Path()
     try:
         for path, content in ((Path(name), content) for name, content in contents.items()):
-            staged[path] = temporary = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
-            undo.append(temporary)
-            _write(path, temporary, content)
+            staged[path] = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
+            undo.append(staged[path])
+            _write(path, staged[path], content)
         for path, temporary in staged.items():
             undo += () if os.path.lexists(path) else (path,)
             os.replace(temporary, path)
@@ -239,15 +240,18 @@ def save(contents: Mapping[AnyPath, bytes]) -> None:
         _sync_folder(folder)
 
 
-def _write(path: Path, temporary: Path, content: bytes) -> None:
+def _write(path: Path, temporary: Path, content: bytes | Path) -> None:
     """Writes a file that will take the place of `path`, with its permissions."""
     kept = _status(path)
     mode = 0o666 if kept is None else stat.S_IMODE(kept.st_mode) & 0o777
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    if isinstance(content, Path):
+        content.rename(temporary)
+    else:
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
     if kept is not None:
         temporary.chmod(mode)
 

@@ -13,7 +13,7 @@ import onnx
 
 from onnx_coreset.edge.tensors import is_external, walk
 
-__all__ = ["copied", "light"]
+__all__ = ["copied", "copy_fields", "light"]
 
 _FEW = 1 << 12
 
@@ -74,10 +74,16 @@ def _empty(tensor: onnx.TensorProto) -> None:
     tensor.raw_data = b""
 
 
-def _copy(source: Any, target: Any, without: str) -> None:
-    """Copy all fields of a message but one."""
+def copy_fields(source: Any, target: Any, wanted: Callable[[Any], bool]) -> None:
+    """Copy fields of a message to an empty one of its type.
+
+    Args:
+        source: The message.
+        target: Where they go.
+        wanted: Takes the description of a field and says whether it is copied.
+    """
     for field, value in source.ListFields():
-        if field.name == without:
+        if not wanted(field):
             continue
         if isinstance(value, int | float | str | bytes):
             setattr(target, field.name, value)
@@ -85,3 +91,7 @@ def _copy(source: Any, target: Any, without: str) -> None:
             getattr(target, field.name).extend(value)
         else:
             getattr(target, field.name).CopyFrom(value)
+
+
+def _copy(source: Any, target: Any, without: str) -> None:
+    copy_fields(source, target, lambda field: field.name != without)

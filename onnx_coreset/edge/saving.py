@@ -1,9 +1,9 @@
 """A model on its way to a disk, in one file or with its weights in a second one beside it.
 
-The second file is written first, under a name that nothing has, and the model that names it takes OUT's place
-afterwards; data of the model that was there before are removed last. A crash leaves the old model with its data or the
-new one with its own, and at worst a file that nobody names. Tensors that are still in other files are copied from there
-as they are, by the system where it can do that on its own.
+Tensors that are still in other files are copied from there as they are, by the system where it can do that on its own.
+The second file, if there is one, is written first, under a name that nothing has, and the model that names it takes
+OUT's place afterwards; data of the model that was there before are removed last. A crash leaves the old model with its
+data or the new one with its own, and at worst a file that nobody names.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import errno
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from hashlib import file_digest, sha256
 from itertools import count
 from pathlib import Path
 from typing import BinaryIO
@@ -24,8 +25,9 @@ from onnx import numpy_helper
 
 from onnx_coreset.edge.files import AnyPath, serialised
 from onnx_coreset.edge.light import copied
-from onnx_coreset.edge.ranges import Range, bring, refer, reference, weight
+from onnx_coreset.edge.ranges import Range, files, refer, reference, weight
 from onnx_coreset.edge.tensors import walk
+from onnx_coreset.edge.wire import in_pieces
 from onnx_coreset.errors import MachineError, ModelError
 
 __all__ = ["Staged", "staged"]
@@ -46,14 +48,17 @@ class Staged:
     """A model ready to be written.
 
     Attributes:
-        model: The model as it will lie on the disk; its data are in the file beside it, if there is one.
-        content: The bytes of the model file.
+        model: The model as it will lie on the disk. Large tensors that were in other files, and all data where they
+            have a file of their own, are where they were written to, named as beside OUT.
+        content: The bytes of the model file, or the temporary file that holds them.
         bytes: The size of the model file and of its data together.
+        sha256: Of the model file alone, in hexadecimal.
     """
 
     model: onnx.ModelProto
-    content: bytes
+    content: bytes | Path
     bytes: int
+    sha256: str
 
 
 @contextmanager
@@ -76,37 +81,64 @@ def staged(out: AnyPath, model: onnx.ModelProto, external: bool, spare: Iterable
     """
     place = Path(out)
     old = _data_of(place, spare)
-    if not external and weight(model) < _TOO_LARGE:
-        whole = bring(model)
-        content = serialised(whole, out)
-        yield Staged(whole, content, len(content))
-    else:
-        temporary = place.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
-        made = [temporary]
-        try:
-            plan = _Plan()
-            result = copied(model, plan.take)
-            for other in walk(result):
-                plan.move(other.tensor)
-            _write(place, temporary, plan, tell)
-            data = _named(place, temporary, made)
-            for tensor, start, length in plan.tensors:
-                refer(tensor, Range(data.name, start, length))
-            content = serialised(result, out)
-            yield Staged(result, content, len(content) + plan.size)
-        except BaseException as error:
-            for leftover in made:
-                with suppress(OSError):
-                    leftover.unlink()
-            if isinstance(error, OSError):
-                raise MachineError(
-                    f"the data of {out} were not written ({error.strerror or error}); make room, check the "
-                    "permissions, or choose another folder"
-                ) from error
-            raise
+    temporary = place.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
+    made = [temporary]
+    try:
+        if external or weight(model) >= _TOO_LARGE:
+            yield _beside(place, model, temporary, made, tell)
+        elif files(model):
+            yield _in_one(place, model, temporary, tell)
+        else:
+            content = serialised(model, out)
+            yield Staged(model, content, len(content), sha256(content).hexdigest())
+    except BaseException as error:
+        for leftover in made:
+            with suppress(OSError):
+                leftover.unlink()
+        if isinstance(error, OSError):
+            raise MachineError(
+                f"{out} was not written ({error.strerror or error}); make room, check the permissions, "
+                "or choose another folder"
+            ) from error
+        raise
     for path in old:
         with suppress(OSError):
             path.unlink()
+
+
+def _beside(out: Path, model: onnx.ModelProto, temporary: Path, made: list[Path], tell: Tell) -> Staged:
+    """Write the data of a model to a file of their own."""
+    plan = _Plan()
+    result = copied(model, plan.take)
+    for other in walk(result):
+        plan.move(other.tensor)
+    _write(out, temporary, plan.pieces, plan.size, tell)
+    data = _named(out, temporary, made)
+    for tensor, start, length in plan.tensors:
+        refer(tensor, Range(data.name, start, length))
+    content = serialised(result, out)
+    return Staged(result, content, len(content) + plan.size, sha256(content).hexdigest())
+
+
+def _in_one(out: Path, model: onnx.ModelProto, temporary: Path, tell: Tell) -> Staged:
+    """Write a model whose tensors are in other files to a single one."""
+    pieces: dict[int, onnx.TensorProto | Range | bytes] = {}
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    starts: dict[Range, int] = {}
+    size = 0
+    for piece in in_pieces(model):
+        pieces[size] = piece
+        if isinstance(piece, Range):
+            starts.setdefault(piece, size)
+        size += piece.length if isinstance(piece, Range) else len(piece)
+    _write(out, temporary, pieces, size, tell)
+    for place in walk(result):
+        found = reference(place.tensor)
+        if found in starts:
+            refer(place.tensor, Range(out.name, starts[found], found.length))
+    with open(temporary, "rb") as file:
+        return Staged(result, temporary, size, file_digest(file, "sha256").hexdigest())
 
 
 @dataclass
@@ -120,7 +152,7 @@ class _Plan:
     """
 
     tensors: list[tuple[onnx.TensorProto, int, int]] = field(default_factory=list)
-    pieces: dict[int, onnx.TensorProto | Range] = field(default_factory=dict)
+    pieces: dict[int, onnx.TensorProto | Range | bytes] = field(default_factory=dict)
     size: int = 0
     _known: dict[Range, int] = field(default_factory=dict)
 
@@ -155,19 +187,21 @@ class _Plan:
         return start
 
 
-def _write(out: Path, temporary: Path, plan: _Plan, tell: Tell) -> None:
+def _write(
+    out: Path, temporary: Path, pieces: Mapping[int, onnx.TensorProto | Range | bytes], size: int, tell: Tell
+) -> None:
     with open(temporary, "xb", buffering=0) as file:
-        for start, piece in plan.pieces.items():
-            tell("save", start, plan.size, out.name)
+        for start, piece in pieces.items():
+            tell("save", start, size, out.name)
             if isinstance(piece, Range):
                 for done in _copy(piece, file, start):
-                    tell("save", start + done, plan.size, out.name)
+                    tell("save", start + done, size, out.name)
             else:
                 file.seek(start)
-                view = memoryview(piece.raw_data)
+                view = memoryview(piece if isinstance(piece, bytes) else piece.raw_data)
                 while view:
                     view = view[file.write(view) :]
-        tell("save", plan.size, plan.size, out.name)
+        tell("save", size, size, out.name)
         os.fsync(file.fileno())
 
 

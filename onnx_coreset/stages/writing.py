@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 
@@ -43,20 +43,21 @@ def write_out(
         tell: Called with (stage, done, total, detail).
 
     Returns:
-        The model as it was written, and the report. One that was not written holds all its tensors, unless it is of a
+        The model, and the report. Large tensors that were in files when it was made are named by where they were
+        written to, relative to the folder of OUT. A model that was not written holds all its tensors, unless it is of a
         dry run: then large ones may be named only by where they were.
 
     Raises:
         MachineError: It cannot be written, or not be held in memory.
     """
-    contents: dict[files.AnyPath, bytes] = {}
+    contents: dict[files.AnyPath, bytes | Path] = {}
     with ExitStack() as stage:
         if out is not None and not options.dry_run:
             with clock("save"):
                 spare = () if opened.source is None else (opened.source.path, *opened.source.data)
                 ready = stage.enter_context(staged(out, model, options.external_data, spare, tell))
                 model, contents[out] = ready.model, ready.content
-                facts = replace(facts, bytes=ready.bytes, sha256=hashlib.sha256(ready.content).hexdigest())
+                facts = replace(facts, bytes=ready.bytes, sha256=ready.sha256)
         elif not options.dry_run:
             model = bring(model)
         done = report(facts)
@@ -65,6 +66,6 @@ def write_out(
     return Result(model, done)
 
 
-def report_file(report: Report, options: Options) -> dict[files.AnyPath, bytes]:
+def report_file(report: Report, options: Options) -> dict[files.AnyPath, bytes | Path]:
     """Return the report as a file to save, if one was asked for."""
     return {} if options.report is None else {options.report: report.to_json().encode()}
