@@ -24,7 +24,7 @@ from onnx_coreset.edge.light import copied
 from onnx_coreset.edge.tensors import is_external, walk
 from onnx_coreset.errors import MachineError, ModelError
 
-__all__ = ["Range", "bring", "content", "files", "keep", "mapped", "numbers", "refer", "reference", "weight"]
+__all__ = ["Range", "bring", "content", "files", "keep", "mapped", "numbers", "refer", "reference", "take_in", "weight"]
 
 _LARGEST = 2**31 - 1
 _KINDS = frozenset(helper.get_all_tensor_dtypes())
@@ -82,6 +82,21 @@ def content(place: Range) -> bytes:
     if len(data) != place.length:
         raise ModelError(f"{place.path} became shorter meanwhile; try again")
     return data
+
+
+def take_in(tensor: onnx.TensorProto, place: Range) -> None:
+    """Let a tensor hold its bytes itself.
+
+    Args:
+        tensor: The tensor; it is changed.
+        place: Where its bytes are.
+
+    Raises:
+        ModelError: The file went away or became shorter.
+    """
+    tensor.raw_data = content(place)
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
 
 
 def numbers(tensor: onnx.TensorProto) -> NDArray[Any]:
@@ -178,9 +193,7 @@ def bring(model: onnx.ModelProto) -> onnx.ModelProto:
     for place in walk(copy):
         found = reference(place.tensor)
         if found is not None:
-            place.tensor.raw_data = content(found)
-            place.tensor.ClearField("external_data")
-            place.tensor.ClearField("data_location")
+            take_in(place.tensor, found)
     return copy
 
 

@@ -25,7 +25,7 @@ from onnx import numpy_helper
 
 from onnx_coreset.edge.files import AnyPath, serialised
 from onnx_coreset.edge.light import copied
-from onnx_coreset.edge.ranges import Range, files, refer, reference, weight
+from onnx_coreset.edge.ranges import Range, files, refer, reference, take_in, weight
 from onnx_coreset.edge.tensors import walk
 from onnx_coreset.edge.wire import in_pieces
 from onnx_coreset.errors import MachineError, ModelError
@@ -137,6 +137,8 @@ def _in_one(out: Path, model: onnx.ModelProto, temporary: Path, tell: Tell) -> S
         found = reference(place.tensor)
         if found in starts:
             refer(place.tensor, Range(out.name, starts[found], found.length))
+        elif found is not None:
+            take_in(place.tensor, found)
     with open(temporary, "rb") as file:
         return Staged(result, temporary, size, file_digest(file, "sha256").hexdigest())
 

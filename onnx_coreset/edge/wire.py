@@ -15,7 +15,7 @@ from typing import Any
 import onnx
 
 from onnx_coreset.edge.light import copied, copy_fields
-from onnx_coreset.edge.ranges import Range, content, reference
+from onnx_coreset.edge.ranges import Range, reference, take_in
 from onnx_coreset.edge.tensors import walk
 
 __all__ = ["Piece", "in_pieces", "varint"]
@@ -39,9 +39,7 @@ def in_pieces(model: onnx.ModelProto) -> list[Piece]:
     for place in walk(own):
         found = reference(place.tensor)
         if found is not None and not any(place.tensor is tensor for tensor in own.graph.initializer):
-            place.tensor.raw_data = content(found)
-            for field in _ELSEWHERE:
-                place.tensor.ClearField(field)
+            take_in(place.tensor, found)
     inner: list[Piece] = [_part(own.graph, None, _INITIALIZER)]
     for tensor in own.graph.initializer:
         inner += _nested(_INITIALIZER, _tensor(tensor))

@@ -140,10 +140,13 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     # A model that takes one sample a run is run fewer times: each run has a price of its own.
     runs = options.samples or max(_FEW, 4 * _widest(opened))
 
+    keep = None if opened.scratch is None else opened.scratch.shelved
+
     def collected(source: Feeder, stage: int, rows: int, runs: int) -> dict[str, Samples]:
-        return collect(
-            opened.model, provider, names, source, rows, lambda: stream(options.seed, "inputs", stage), axes, runs
-        )
+        def again() -> np.random.Generator:
+            return stream(options.seed, "inputs", stage)
+
+        return collect(opened.model, provider, names, source, rows, again, axes, runs, keep)
 
     try:
         fit = collected(feeder, FIT, count + held, runs + runs // 4)
