@@ -6,12 +6,11 @@ report -> save. Nothing touches the disk before the last step.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -20,7 +19,9 @@ import onnx
 
 from onnx_coreset.core.methods import METHODS, Method
 from onnx_coreset.edge import files
+from onnx_coreset.edge.ranges import bring, weight
 from onnx_coreset.edge.runtime import choose
+from onnx_coreset.edge.scratch import scratch
 from onnx_coreset.errors import Rejected, UsageError, ValidationError
 from onnx_coreset.graph.lens import read
 from onnx_coreset.graph.model.facts import macs, parameters
@@ -28,6 +29,7 @@ from onnx_coreset.graph.skip import Skip
 from onnx_coreset.options import Options
 from onnx_coreset.report import FileFacts, Report, Result, Validation
 from onnx_coreset.stages import summary
+from onnx_coreset.stages.blind import NOTE, blind
 from onnx_coreset.stages.certifying import proven
 from onnx_coreset.stages.correcting import corrected
 from onnx_coreset.stages.doubts import doubts
@@ -35,9 +37,10 @@ from onnx_coreset.stages.judging import Judged, judge
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import open_model, with_parameters
 from onnx_coreset.stages.polishing import polished
-from onnx_coreset.stages.sampling import sources
+from onnx_coreset.stages.sampling import Sources, sources
 from onnx_coreset.stages.statements import Statements, statements
 from onnx_coreset.stages.walking import Analysis, narrow
+from onnx_coreset.stages.writing import report_file, write_out
 
 __all__ = ["inspect", "optimize", "sweep"]
 
@@ -76,8 +79,9 @@ def optimize(
     """
     options = _options(options, fields)
     clock, tell = _Clock(), progress or _silent
-    analysis = _analysed(model, out, options, clock, tell)
-    return _done(analysis, options, clock, tell, out, accept)
+    with ExitStack() as room:
+        analysis = _analysed(model, out, options, clock, tell, room)
+        return _done(analysis, options, clock, tell, out, accept)
 
 
 def sweep(
@@ -118,19 +122,25 @@ def _family(
     model: AnyModel, family: list[Options], accept: Callable[[onnx.ModelProto], bool] | None, tell: Progress
 ) -> Iterator[Result]:
     clock = _Clock()
-    analysis = _analysed(model, None, family[0], clock, tell) if family else None
-    for options in family:
-        assert analysis is not None
-        yield _done(analysis, options, clock, tell, None, accept, keep=True)
-        clock = _Clock()
+    with ExitStack() as room:
+        analysis = _analysed(model, None, family[0], clock, tell, room) if family else None
+        for options in family:
+            assert analysis is not None
+            yield _done(analysis, options, clock, tell, None, accept, keep=True)
+            clock = _Clock()
 
 
 # Weights near the ends of their type overflow on the way to a verdict, which names them; numpy would print warnings.
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def _analysed(
-    model: AnyModel, out: str | os.PathLike[str] | None, options: Options, clock: _Clock, tell: Progress
+    model: AnyModel,
+    out: str | os.PathLike[str] | None,
+    options: Options,
+    clock: _Clock,
+    tell: Progress,
+    room: ExitStack,
 ) -> Analysis:
-    """Open a model and sample the inputs of its layers."""
+    """Open a model and sample the inputs of its layers; what that needs on a disk goes when `room` is closed."""
     method = _method(options)
     with clock("open"):
         tell("open", 0, 0, "")
@@ -139,9 +149,11 @@ def _analysed(
             logging.getLogger(__name__).info("runs on the CPU: %s", provider.reason)
         opened = open_model(model, out, options)
         opened = replace(opened, facts=_sized(opened.facts, opened.original))
+        if opened.large:
+            opened = replace(opened, scratch=room.enter_context(scratch(None if options.dry_run else out)))
     with clock("sample"):
         tell("sample", 0, 0, "")
-        found = sources(opened, options, provider)
+        found = Sources(None, None, {}, (NOTE,)) if blind(options) else sources(opened, options, provider)
     return Analysis(opened, found, method, provider)
 
 
@@ -170,7 +182,7 @@ def _done(
         judged = proven(judged, analysis.opened, options, tell)
     with clock("state"):
         said = statements(judged, analysis.opened, analysis.found, options, analysis.provider, tell)
-    return _finish(analysis, chains, judged, said, options, clock, out, accept)
+    return _finish(analysis, chains, judged, said, options, clock, tell, out, accept)
 
 
 def _finish(
@@ -180,6 +192,7 @@ def _finish(
     said: Statements,
     options: Options,
     clock: _Clock,
+    tell: Progress,
     out: str | os.PathLike[str] | None,
     accept: Callable[[onnx.ModelProto], bool] | None,
 ) -> Result:
@@ -188,37 +201,27 @@ def _finish(
     settled = [chain if isinstance(chain, Skip) else next(final) for chain in chains]
     carried = judged.comparison.carried if judged.comparison is not None else {}
     rows = [summary.skipped(c) if isinstance(c, Skip) else summary.chain_report(c, options, carried) for c in settled]
-    notes = [*analysis.found.notes, *judged.notes, *judged.faults, *doubts(judged.chains, analysis.opened, options)]
+    notes = [*analysis.found.notes, *judged.notes, *judged.faults]
+    notes += () if blind(options) else doubts(judged.chains, analysis.opened, options)
     if any(not c.ran for c in settled if isinstance(c, Narrowed)) and options.validate:
         notes.append("ONNX Runtime has no kernels for some layers: their errors were computed in float64")
     verdict = summary.validation(judged, analysis.found, analysis.provider, notes)
     rows, verdict = summary.said(rows, verdict, said)
-    write = out is not None and not options.dry_run
-    output = _sized(
-        FileFacts(path=None if out is None else os.fspath(out), bytes=judged.model.ByteSize()), judged.model
-    )
+    path = None if out is None else os.fspath(out)
+    output = _sized(FileFacts(path=path, bytes=weight(judged.model)), judged.model)
 
     def report(facts: FileFacts) -> Report:
         return summary.report(analysis.opened, options, rows, verdict, facts, clock.seconds)
 
     if judged.faults:
         failed = report(replace(output, bytes=None, sha256=None))
-        files.save(_report_file(failed, options))
+        files.save(report_file(failed, options))
         raise ValidationError("validation failed, nothing was written: " + judged.faults[0], failed)
-    if accept is not None and not accept(judged.model):
+    if accept is not None and not accept(bring(judged.model)):
         failed = report(replace(output, bytes=None, sha256=None))
-        files.save(_report_file(failed, options))
+        files.save(report_file(failed, options))
         raise Rejected("the pipeline's own test refused the result, nothing was written", failed)
-    contents: dict[files.AnyPath, bytes] = {}
-    with clock("save"):
-        if write:
-            assert out is not None
-            contents[out] = files.serialised(judged.model, out)
-            output = replace(output, bytes=len(contents[out]), sha256=hashlib.sha256(contents[out]).hexdigest())
-    done = report(output)
-    # Together, the model last: where one cannot be written, there is neither.
-    files.save(_report_file(done, options) | contents)
-    return Result(judged.model, done)
+    return write_out(judged.model, out, analysis.opened, options, output, report, clock, tell)
 
 
 def inspect(model: AnyModel, *, options: Options | None = None, **fields: Any) -> Report:
@@ -246,7 +249,7 @@ def inspect(model: AnyModel, *, options: Options | None = None, **fields: Any) -
             for place in opened.places
         ]
     done = summary.report(opened, options, rows, Validation(), FileFacts(), clock.seconds)
-    files.save(_report_file(done, options))
+    files.save(report_file(done, options))
     return done
 
 
@@ -289,7 +292,3 @@ def _method(options: Options) -> Method:
 
 def _sized(facts: FileFacts, model: onnx.ModelProto) -> FileFacts:
     return with_parameters(facts, parameters(model), macs(model))
-
-
-def _report_file(report: Report, options: Options) -> dict[files.AnyPath, bytes]:
-    return {} if options.report is None else {options.report: report.to_json().encode()}

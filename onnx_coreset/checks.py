@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 import operator
 import os
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 Check = Callable[[Any], Any]
 Reader = Callable[[str], object]
+
+_DIGITS = 30
 
 
 def finite(value: Any) -> float:
@@ -175,6 +178,15 @@ def whole(text: str) -> int:
         return int(text)
     except ValueError:
         raise ValueError("must be a whole number") from None
+
+
+def size(text: str) -> int:
+    """Reads an amount of memory: a number of bytes, or of one of the units kB, MB, GB, TB, KiB, MiB, GiB, TiB."""
+    found = re.fullmatch(r"(\d+(?:\.\d*)?)\s*(?:([kmgt])(i?)b?|b)?", text.strip(), re.IGNORECASE | re.ASCII)
+    if found is None or len(text) > _DIGITS:
+        raise ValueError("must be an amount of memory such as 8GiB")
+    number, unit, binary = found.groups()
+    return int(float(number) * (1024 if binary else 1000) ** (" kmgt".index((unit or " ").lower())))
 
 
 def whole_list(text: str) -> tuple[int, ...]:

@@ -40,9 +40,12 @@ class Settings:
         delta: Statistical statements hold with probability 1 - delta.
         certify: How much is spent on proving what the error can be at worst: "off", "fast" or "tight".
         provider: "auto", "cuda" or "cpu".
+        memory_limit: How much memory running whole models may take, in bytes; None for half of the machine's. Where
+            they would take more (about four times their size), no outputs are compared.
         validate: The result is compared with the original before it is written.
         report: Where the JSON report is written, or None.
         overwrite: OUT may exist.
+        external_data: Weights are written to a file of their own beside OUT, whatever their size.
         inline_functions: Calls of model-local functions are replaced by the functions' nodes.
         dry_run: Nothing but the report is written.
     """
@@ -72,8 +75,10 @@ class Settings:
     delta: float = 0.001
     certify: str = "tight"
     provider: str = "auto"
+    memory_limit: int | None = None
     validate: bool = True
     report: str | None = None
     overwrite: bool = False
+    external_data: bool = False
     inline_functions: bool = False
     dry_run: bool = False

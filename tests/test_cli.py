@@ -16,6 +16,7 @@ ARGUMENTS = {
     "exclude": "*b*", "error": "p99", "method": "norm", "seed": "7", "inputs": "x.npz", "radius": "h=1=2.5",
     "input_range": "-1:2.5", "delta": "0.01", "certify": "fast",
     "input_shape": "x:0:1,3", "samples": "99", "provider": "cpu", "report": "r.json",
+    "memory_limit": "1.5GiB",
 }  # fmt: skip
 VALUES = {
     "eps": 0.25, "ratio": 0.5, "params": 0.4, "output_eps": 0.3, "width": (("a=b", 3),), "widths": "w.json",
@@ -23,12 +24,9 @@ VALUES = {
     "exclude": ("*b*",), "error": "p99", "method": "norm", "seed": 7, "inputs": "x.npz", "radius": (("h=1", 2.5),),
     "input_range": (-1.0, 2.5), "delta": 0.01, "certify": "fast",
     "input_shape": (("x:0", (1, 3)),), "samples": 99, "provider": "cpu", "report": "r.json",
+    "memory_limit": 3 << 29,
 }  # fmt: skip
-LATER = (
-    "--external-data",
-    "--memory-limit",
-    "--jobs",
-)
+LATER = ("--jobs",)
 
 
 def typed(row: Option, flag: str) -> list[str]:

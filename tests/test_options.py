@@ -102,6 +102,8 @@ def test_the_documentation_has_every_option(row: Option) -> None:
         ({"absolute": 1}, "--absolute must be True or False"),
         ({"method": ""}, "--method must be the name"),
         ({"refit": None}, "--no-refit must be True or False"),
+        ({"memory_limit": 0}, "--memory-limit must be a whole number, at least 1"),
+        ({"memory_limit": "8GiB"}, "--memory-limit must be a whole number"),
         ({"seed": -1}, "--seed must be a whole number, at least 0"),
         ({"inputs": "gauss"}, "--inputs must be auto, ball, synthetic, or a file *.npz"),
         ({"radius": 0}, "--radius must be larger than 0"),
@@ -206,3 +208,29 @@ def test_readers_refuse_with_a_sentence() -> None:
     for read, text in ((checks.number, "x"), (checks.whole, "1.5"), (checks.whole_list, "1,,2")):
         with pytest.raises(ValueError, match="must be"):
             read(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        ("1", 1),
+        ("8GiB", 8 << 30),
+        ("8 gib", 8 << 30),
+        ("1.5G", 1_500_000_000),
+        ("2Mi", 2 << 20),
+        ("10kB", 10_000),
+        ("3TB", 3 * 10**12),
+        ("7b", 7),
+        ("0.5KiB", 512),
+    ],
+)
+def test_amounts_of_memory_are_read(text: str, size: int) -> None:
+    assert checks.size(text) == size
+
+
+@pytest.mark.parametrize("text", ["", "GiB", "-1GiB", "1e9", "1XB", "1,5GB", "1GiBs", "1.2.3", "٣", "9" * 40])
+def test_what_is_no_amount_of_memory_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="amount of memory"):
+        checks.size(text)
+    with pytest.raises(UsageError, match="--memory-limit must"):
+        parse(["in", "out", f"--memory-limit={text}"])

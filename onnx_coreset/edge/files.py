@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnx_coreset.edge.external import inline
+from onnx_coreset.edge.external import MANY, resolve
 from onnx_coreset.edge.parse import parse
 from onnx_coreset.errors import CoresetError, MachineError, ModelError, UsageError
 
@@ -33,11 +33,13 @@ class Loaded:
     """A model as it lies on a disk.
 
     Attributes:
-        model: The model, all external data moved into it, every tensor's data as many as its shape needs.
+        model: The model, every tensor's data as many as its shape needs; external data were moved into it, or where
+            they are many, are named by absolute paths.
         path: Where the model file is.
         bytes: The size of the model file and of its external data files together.
         sha256: Of the model file alone, in hexadecimal.
         data: The external data files, in no promised order.
+        large: Whether tensors stayed in their files.
     """
 
     model: onnx.ModelProto
@@ -45,16 +47,18 @@ class Loaded:
     bytes: int
     sha256: str
     data: tuple[Path, ...] = ()
+    large: bool = False
 
 
-def load(path: AnyPath) -> Loaded:
+def load(path: AnyPath, many: int = MANY) -> Loaded:
     """Reads a model and its external data.
 
     Args:
         path: The model file. Its folder is the base of all external data, whatever the working directory is.
+        many: From how many bytes of external data on large tensors stay in their files.
 
     Returns:
-        The model, standing alone, and what the files were.
+        The model, and what the files were.
 
     Raises:
         ModelError: A file is missing or unreadable, is no model, or a tensor's data do not fit its shape.
@@ -67,12 +71,12 @@ def load(path: AnyPath) -> Loaded:
         digest, size = hashlib.sha256(content).hexdigest(), len(content)
         del content
         try:
-            data = inline(model, place.parent)
+            data, large = resolve(model, place, many)
         except ModelError as error:
             raise ModelError(f"{place}: {error}") from error
     except MemoryError as error:
         raise MachineError(f"{place} does not fit into memory; free some, or use a machine with more") from error
-    return Loaded(model, place, size + sum(data.values()), digest, tuple(data))
+    return Loaded(model, place, size + sum(data.values()), digest, tuple(data), large)
 
 
 def _content(path: Path) -> bytes:
@@ -201,12 +205,13 @@ def serialised(model: onnx.ModelProto, out: AnyPath) -> bytes:
     return content
 
 
-def save(contents: Mapping[AnyPath, bytes]) -> None:
+def save(contents: Mapping[AnyPath, bytes | Path]) -> None:
     """Writes files: the whole of each and all of them, or nothing.
 
     Args:
-        contents: What to write by where to; what is there is replaced (a link itself, not what it leads to) and keeps
-            its permissions. The last one counts most: nothing can fail once it is there.
+        contents: What to write, or a temporary file that holds it, by where to; what is there is replaced (a link
+            itself, not what it leads to) and keeps its permissions. The last one counts most: nothing can fail once it
+            is there.
 
     Raises:
         MachineError: The disk is full or a folder cannot be written to.
@@ -216,9 +221,9 @@ def save(contents: Mapping[AnyPath, bytes]) -> None:
     path = Path()
     try:
         for path, content in ((Path(name), content) for name, content in contents.items()):
-            staged[path] = temporary = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
-            undo.append(temporary)
-            _write(path, temporary, content)
+            staged[path] = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
+            undo.append(staged[path])
+            _write(path, staged[path], content)
         for path, temporary in staged.items():
             undo += () if os.path.lexists(path) else (path,)
             os.replace(temporary, path)
@@ -235,15 +240,18 @@ def save(contents: Mapping[AnyPath, bytes]) -> None:
         _sync_folder(folder)
 
 
-def _write(path: Path, temporary: Path, content: bytes) -> None:
+def _write(path: Path, temporary: Path, content: bytes | Path) -> None:
     """Writes a file that will take the place of `path`, with its permissions."""
     kept = _status(path)
     mode = 0o666 if kept is None else stat.S_IMODE(kept.st_mode) & 0o777
     flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
+    if isinstance(content, Path):
+        content.rename(temporary)
+    else:
+        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
     if kept is not None:
         temporary.chmod(mode)
 

@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, Literal
 
@@ -16,6 +17,7 @@ import onnx
 
 from onnx_coreset.edge.arrays import BY_ADDRESS, Array, InputSpec, fetched, plain, specified
 from onnx_coreset.edge.provider import CPU, CUDA, Provider, obstacle
+from onnx_coreset.edge.ranges import bring, files, mapped
 from onnx_coreset.edge.silence import one_line, silenced
 from onnx_coreset.errors import CoresetError, MachineError, UsageError
 
@@ -108,6 +110,17 @@ def _failure(error: Exception) -> Exception:
     return RuntimeRefused(one_line(str(error)) or type(error).__name__)
 
 
+def _lend(options: Any, model: onnx.ModelProto | bytes, stack: ExitStack) -> onnx.ModelProto | bytes:
+    """Lend the library maps of the files that hold a model's tensors; one that takes none gets the tensors."""
+    if not isinstance(model, onnx.ModelProto) or not (paths := sorted(files(model))):
+        return model
+    if not hasattr(options, "add_external_initializers_from_files_in_memory"):
+        return bring(model)
+    maps = [stack.enter_context(mapped(path)) for path in paths]
+    options.add_external_initializers_from_files_in_memory(paths, maps, [len(held) for held in maps])
+    return model
+
+
 def _serialised(model: onnx.ModelProto | bytes) -> bytes:
     if isinstance(model, bytes):
         return model
@@ -144,7 +157,7 @@ class Session:
         """Loads a model.
 
         Args:
-            model: The model, all its tensors inside, below 2 GB.
+            model: The model, below 2 GB without the tensors that it refers to.
             provider: What is to run it, as ``choose`` gives it.
             threads: How many threads a single operator may use; None for as many as there are cores to use.
             optimise: Whether the runtime may fuse and fold nodes.
@@ -157,8 +170,10 @@ class Session:
         wanted: list[Any] = [CPU] if provider.name == CPU else [(CUDA, dict(_CUDA_OPTIONS)), CPU]
         try:
             options = _options(ort, threads, optimise)
-            # The library's own way to fall back prints, and hides why.
-            self._session = ort.InferenceSession(_serialised(model), options, providers=wanted, enable_fallback=0)
+            with ExitStack() as stack:
+                data = _serialised(_lend(options, model, stack))
+                # The library's own way to fall back prints, and hides why.
+                self._session = ort.InferenceSession(data, options, providers=wanted, enable_fallback=0)
         except Exception as error:
             raise _failure(error) from error
         self._ort = ort

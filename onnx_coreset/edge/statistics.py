@@ -60,6 +60,9 @@ class Samples:
     origin: Origin | None = None
 
 
+Keep = Callable[[Samples], Samples]
+
+
 def synthetic(
     session: Session,
     ranges: Mapping[str, tuple[int, int]],
@@ -132,6 +135,7 @@ def collect(
     generator: Callable[[], np.random.Generator],
     axes: Mapping[str, int] = MappingProxyType({}),
     most: int | None = None,
+    keep: Keep | None = None,
 ) -> dict[str, Samples]:
     """Collect inputs of several layers.
 
@@ -144,6 +148,8 @@ def collect(
         generator: Makes the source of randomness, from the start, once a group of tensors.
         axes: Axis of the inputs, counted from the end, by tensor name, where it is not the last.
         most: Largest number of runs; None for one a row.
+        keep: Takes the samples of a tensor as soon as they are complete, and returns what is held of them; memory then
+            holds fewer at a time.
 
     Returns:
         Samples by tensor name; names that the model cannot give are left out.
@@ -166,14 +172,14 @@ def collect(
             if value is None or value.ndim < -axis or value.dtype.kind not in "fV" or value.shape[axis] == 0:
                 continue
             total += count * value.shape[axis] * value.dtype.itemsize
-            if group and total > _BUDGET:
+            if group and total > (_BUDGET if keep is None else _BUDGET // 2):
                 break
             group.append(name)
         # Rows are chosen by a source of each tensor's own: what else is collected does not move them.
         key = int(generator().integers(2**63))
         picks = {name: np.random.default_rng([key, zlib.crc32(name.encode())]) for name in group}
         most = count if most is None else most
-        found |= _fill(session, picks, values, batch_of(feed), feeder, count, rng, axes, most)
+        found |= _fill(session, picks, values, batch_of(feed), feeder, count, rng, axes, most, keep)
         done = set(group) if group else set(waiting)
         done |= {n for n in waiting if n not in values}
         waiting = [n for n in waiting if n not in done]
@@ -194,6 +200,7 @@ def _fill(
     rng: np.random.Generator,
     axes: Mapping[str, int],
     most: int,
+    keep: Keep | None,
 ) -> dict[str, Samples]:
     """Run until every tensor of the group, the keys of `picks`, has `count` rows."""
     names = list(picks)
@@ -224,16 +231,14 @@ def _fill(
         wanted = [n for n in names if n not in feed]
         values = {**feed, **session.run(feed, wanted)} if wanted else feed
         batch = batch_of(feed)
-    return {
-        name: Samples(
-            np.concatenate(parts[name])[:count],
-            ranks[name],
-            axes.get(name, -1),
-            Origin(*np.concatenate(origins[name])[:count].T),
-        )
-        for name in names
-        if parts[name]
-    }
+    found: dict[str, Samples] = {}
+    for name in names:
+        if collected := parts.pop(name):
+            origin = Origin(*np.concatenate(origins[name])[:count].T)
+            samples = Samples(np.concatenate(collected)[:count], ranks[name], axes.get(name, -1), origin)
+            del collected
+            found[name] = samples if keep is None else keep(samples)
+    return found
 
 
 def _origin(run: int, places: Indices, rows: int, batch: int) -> Indices:

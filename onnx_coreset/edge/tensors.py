@@ -53,10 +53,12 @@ class Place:
     Attributes:
         where: Such as ``initializer 'fc1.weight'`` or ``attribute 'value' of node 'Constant_3'``.
         tensor: The message inside the model, not a copy.
+        sparse: Whether it is a part of a sparse tensor.
     """
 
     where: str
     tensor: onnx.TensorProto
+    sparse: bool = False
 
 
 def walk(model: onnx.ModelProto) -> Iterator[Place]:
@@ -110,9 +112,9 @@ def _of_attribute(
 
 def _of_sparse(where: str, sparse: onnx.SparseTensorProto) -> Iterator[Place]:
     if sparse.HasField("values"):
-        yield Place(f"values of {where}", sparse.values)
+        yield Place(f"values of {where}", sparse.values, True)
     if sparse.HasField("indices"):
-        yield Place(f"indices of {where}", sparse.indices)
+        yield Place(f"indices of {where}", sparse.indices, True)
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:

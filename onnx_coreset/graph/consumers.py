@@ -87,11 +87,15 @@ class Consumer:
 
     def read(self) -> tuple[Array, Array]:
         """Return outgoing weights (k, n) and constant (k,), float64; where it differs between rows, the first row's."""
+        return self.dense.matrix(), self.constant()
+
+    def constant(self) -> Array:
+        """Return the constant alone, as `read` does."""
         bias = self.bias()
         constant = np.zeros(self.outputs)
         if bias is not None:
             constant = constant + np.multiply(bias.factor, _first_row(self._stored(bias), self.dense.axes.axis))
-        return self.dense.matrix(), constant
+        return constant
 
     def write(self, outgoing: Array, constant: Array, kept: Indices) -> None:
         """Replace weights and constant; what does not change is sliced, not recomputed.

@@ -8,7 +8,7 @@ consumer's constant is added up. A chain whose cut would not leave fewer paramet
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -18,14 +18,19 @@ from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.layer import Coreset
 from onnx_coreset.graph.lens import write
 from onnx_coreset.graph.model.codec import decode, encode
-from onnx_coreset.graph.model.document import Document
+from onnx_coreset.graph.model.document import Document, Numbers
 from onnx_coreset.graph.model.facts import parameters
 from onnx_coreset.graph.producers import Producer, producer
 from onnx_coreset.graph.space import Space, follow, spaces
 
+Store = Callable[[str, Numbers], onnx.TensorProto | None]
+
 
 def cut(
-    model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_inputs: bool = False
+    model: onnx.ModelProto,
+    coresets: Mapping[str, Coreset],
+    constant_inputs: bool = False,
+    store: Store | None = None,
 ) -> tuple[onnx.ModelProto, frozenset[str]]:
     """Return `model` with every coreset written that makes it smaller.
 
@@ -33,29 +38,36 @@ def cut(
         model: The original model, in topological order; it is not changed.
         coresets: Coreset by name of the space, made for the original.
         constant_inputs: As for `decode`.
+        store: Where numbers are put as soon as they are written, as for `put_away`; None to hold them in memory.
 
     Returns:
         The narrower model, and the names of the chains left whole: cutting them would not leave fewer parameters.
     """
     wanted = dict(coresets)
-    result = written(model, wanted, constant_inputs)
+    result = written(model, wanted, constant_inputs, store)
     dropped: set[str] = set()
     for group in _doubtful(decode(model, constant_inputs), wanted):
         rest = {name: coreset for name, coreset in wanted.items() if name not in group}
-        without = written(model, rest, constant_inputs)
+        without = written(model, rest, constant_inputs, store)
         if parameters(result) >= parameters(without):
             result, wanted = without, rest
             dropped |= group
     return result, frozenset(dropped)
 
 
-def written(model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_inputs: bool = False) -> onnx.ModelProto:
+def written(
+    model: onnx.ModelProto,
+    coresets: Mapping[str, Coreset],
+    constant_inputs: bool = False,
+    store: Store | None = None,
+) -> onnx.ModelProto:
     """Return `model` with every coreset written, whether that makes it smaller or not.
 
     Args:
         model: As for `cut`.
         coresets: As for `cut`.
         constant_inputs: As for `decode`.
+        store: As for `cut`.
     """
     document = decode(model, constant_inputs)
     before = {space.name: _constants(space) for space in _called_for(document, coresets)}
@@ -66,12 +78,14 @@ def written(model: onnx.ModelProto, coresets: Mapping[str, Coreset], constant_in
             constant = tuple(c + shift for c, shift in zip(coreset.constant, moved, strict=True))
             coreset = replace(coreset, constant=constant)
         write(document, space, coreset)
+        if store is not None:
+            document.put_away(store)
     return encode(document)
 
 
 def _constants(space: Space) -> list[Array]:
     """Return the constant of each consumer as it now is."""
-    return [consumer.read()[1] for consumer, _ in space.consumers]
+    return [consumer.constant() for consumer, _ in space.consumers]
 
 
 def current(document: Document, names: Container[str]) -> Iterator[Space]:
@@ -113,6 +127,6 @@ def _inserts(space: Space, coreset: Coreset) -> bool:
     for (consumer, _), constant in zip(space.consumers, coreset.constant, strict=True):
         bias = consumer.bias()
         small = bias is None or int(np.prod(bias.shape)) < consumer.outputs
-        if small and not np.array_equal(constant, consumer.read()[1]):
+        if small and not np.array_equal(constant, consumer.constant()):
             return True
     return False

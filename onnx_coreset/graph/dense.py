@@ -145,7 +145,8 @@ class Dense:
     def matrix(self) -> Array:
         """Return the weights as (outputs, inputs), float64, alpha included."""
         flat = self.stored.reshape(self.shape[-2:]).astype(np.float64)
-        return np.multiply(flat if self.axes.out_axis == -2 else flat.T, self.alpha)
+        laid: Array = flat if self.axes.out_axis == -2 else flat.T
+        return laid if self.alpha == 1.0 else np.multiply(laid, self.alpha)
 
     def store(self, matrix: Array) -> Numbers:
         """Return `matrix` (outputs, inputs) as the node would read it: alpha taken out, transposed, in the dtype."""

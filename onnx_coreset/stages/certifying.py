@@ -21,6 +21,7 @@ from onnx_coreset.core.layer import HiddenLayer
 from onnx_coreset.core.measure import Errors
 from onnx_coreset.edge.statistics import as_float
 from onnx_coreset.options import Options
+from onnx_coreset.stages.blind import blind
 from onnx_coreset.stages.judging import Judged
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened
@@ -47,7 +48,7 @@ def proven(judged: Judged, opened: Opened, options: Options, tell: Tell) -> Judg
         options: What was asked.
         tell: Called with (stage, done, total, detail).
     """
-    if options.certify == "off" or not any(chain.narrower for chain in judged.chains):
+    if options.certify == "off" or blind(options) or not any(chain.narrower for chain in judged.chains):
         return judged
     effort: Effort = "tight" if options.certify == "tight" else "fast"
     chains = _chains(judged.chains, opened, options, effort, tell)
@@ -64,6 +65,7 @@ def _chains(
     started, waiting = time.monotonic(), sum(chain.narrower for chain in chains)
     for index, chain in enumerate(chains):
         tell("certify", index, len(chains), chain.space.name)
+        opened.forget()
         names = () if chain.polish is None else chain.polish.together
         if len(names) > 1 and names not in together:
             stack = sorted((c for c in chains if c.space.name in names), key=lambda c: names.index(c.space.name))

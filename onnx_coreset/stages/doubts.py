@@ -40,7 +40,7 @@ def doubts(chains: Iterable[Narrowed], opened: Opened, options: Options) -> tupl
     notes = [note for chain in narrower if (note := _disagreement(chain, opened, options)) is not None]
     if options.inputs.endswith(".npz"):
         return tuple(notes)
-    still = sum(_decided(chain) > _SHARE for chain in narrower)
+    still = sum(_decided(chain, opened) > _SHARE for chain in narrower)
     if still:
         layers = "1 layer" if still == 1 else f"{still} layers"
         notes.append(
@@ -56,6 +56,7 @@ def _disagreement(chain: Narrowed, opened: Opened, options: Options) -> str | No
     normed = law_in_front(opened.document, chain.space)
     if normed is None:
         return None
+    opened.forget()
     drawn = normed.sample(_ROWS, stream(options.seed, chain.space.name, _LAW))
     behind, fitted = (_relative(chain, x) for x in (drawn, chain.inputs.hold[:_ROWS]))
     low, high = sorted((behind, fitted))
@@ -73,8 +74,9 @@ def _relative(chain: Narrowed, x: Array) -> float:
     return errors(chain.layer.evaluate(x), shrink(chain.layer, chain.coreset).evaluate(x)).norm("rms", False)
 
 
-def _decided(chain: Narrowed) -> float:
+def _decided(chain: Narrowed, opened: Opened) -> float:
     """Return the share of neurons whose pre-activations lie far from 0 under the law fitted to."""
+    opened.forget()
     shares = [_far(readout.features, chain.inputs.fit[:_ROWS]) for readout in chain.layer.readouts]
     return max((share for share in shares if share is not None), default=0.0)
 

@@ -105,7 +105,8 @@ def _bounded(judged: Judged, options: Options, whole: int) -> Judged:
 
 def _once(opened: Opened, chains: tuple[Narrowed, ...], found: Sources, options: Options, provider: Provider) -> Judged:
     coresets = {chain.space.name: chain.coreset for chain in chains}
-    model, useless = cut(opened.model, coresets, options.constant_inputs)
+    store = None if opened.scratch is None else opened.scratch.message
+    model, useless = cut(opened.model, coresets, options.constant_inputs, store)
     if any(chain.polish is not None and chain.space.name in useless for chain in chains):
         # The others of its stack count on it.
         return _once(opened, unpolished(chains, useless), found, options, provider)

@@ -28,11 +28,13 @@ from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.plan import Candidates, candidates, least_width, measured_on, rounded
 from onnx_coreset.report import CorrectionFacts
+from onnx_coreset.stages.blind import blind
 from onnx_coreset.stages.bounding import least_proven
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
 from onnx_coreset.stages.proving import stored
 from onnx_coreset.stages.sampling import LayerInputs, Sources, layer_inputs, stream
+from onnx_coreset.stages.unsampled import by_weights, unsampled
 
 _ATTEMPTS = 6
 
@@ -153,12 +155,14 @@ def prepare(space: Space, opened: Opened, found: Sources, method: Method, option
     unfit = _unfit(space, layer, method)
     if unfit is not None:
         return unfit
-    inputs = layer_inputs(space, layer, found, opened, options)
+    inputs = unsampled(layer) if blind(options) else layer_inputs(space, layer, found, opened, options)
 
     def generator(width: int) -> np.random.Generator:
         return stream(options.seed, space.name, width + 8)
 
     def make() -> Candidates:
+        if blind(options):
+            return by_weights(layer, inputs, method, generator)
         # What holds for every input of the shrunk model too; what a layer in front makes of its inputs may be polished.
         domain = inputs.stated.domain if inputs.stated.sure else None
         return candidates(layer, inputs.fit, method, inputs.law, inputs.radius, options, generator, domain)
@@ -223,6 +227,8 @@ def _measured(
 ) -> Narrowed:
     """Measure a width, and wider ones until the error is at most eps, or above it by no more than sampling explains."""
     space, inputs = chain.space, chain.inputs
+    if blind(options):
+        return Narrowed(space, chain.layer, inputs, choice.at(width), None)
     alone = extract(opened.document, space, inputs.fresh.rank)
     eps = options.eps if opened.asked(space.name, options) is None and not options.proven else None
     best: Narrowed | None = None

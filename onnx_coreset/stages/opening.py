@@ -12,17 +12,24 @@ import onnx
 import onnx.inliner
 
 from onnx_coreset.edge import files
+from onnx_coreset.edge.light import light
+from onnx_coreset.edge.machine import SESSION_FACTOR, fair_share
+from onnx_coreset.edge.ranges import weight
 from onnx_coreset.edge.replay import load_widths
 from onnx_coreset.edge.runtime import accepts
+from onnx_coreset.edge.scratch import Scratch
+from onnx_coreset.edge.tensors import check_all
 from onnx_coreset.errors import ModelError, UsageError
 from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.model.document import Document
-from onnx_coreset.graph.model.facts import graphs
 from onnx_coreset.graph.model.order import in_order
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space, spaces
 from onnx_coreset.options import Options
 from onnx_coreset.report import FileFacts
+from onnx_coreset.stages.blind import blind
+
+_LARGEST = 2**31
 
 
 @dataclass(frozen=True)
@@ -35,10 +42,13 @@ class Opened:
         document: The same, for finding.
         places: Every neuron axis, in topological order.
         facts: The file.
-        refusal: Why ONNX Runtime does not load the model, or None where it does.
+        refusal: Why the model is not run: what ONNX Runtime says against it, or that it would take too much memory;
+            None where it is run, or need not be.
         checked: Whether the checker accepts the model.
         left_out: The places that the options leave out, by name; among `places` they are skipped.
         replayed: Width of each chain by an earlier report, or None where none is replayed.
+        source: The file as it was read, or None for a model that was given in memory.
+        scratch: Room for what memory should not hold, or None where memory may.
     """
 
     original: onnx.ModelProto
@@ -50,6 +60,18 @@ class Opened:
     checked: bool
     left_out: Mapping[str, Space] = field(default_factory=dict)
     replayed: Mapping[str, int] | None = None
+    source: files.Loaded | None = None
+    scratch: Scratch | None = None
+
+    @property
+    def large(self) -> bool:
+        """Whether large tensors are still in their files."""
+        return self.source is not None and self.source.large
+
+    def forget(self) -> None:
+        """Give back the memory of arrays that are on the disk, too; they are read again when they are looked at."""
+        if self.scratch is not None:
+            self.scratch.forget()
 
     @property
     def spaces(self) -> tuple[Space, ...]:
@@ -79,10 +101,11 @@ def open_model(
         ModelError: The model is unreadable, has no order, or is accepted by nobody.
         UsageError: A path cannot be used, or a name matches no chain.
     """
-    proto, facts = _loaded(model, out, options)
+    proto, facts, source = _loaded(model, out, options)
     checked, complaint = check(proto)
-    refusal = accepts(proto)
-    if refusal is not None and not checked:
+    spared = _too_large(proto, options)
+    refusal = spared if spared is not None or (checked and blind(options)) else accepts(proto)
+    if refusal is not None and spared is None and not checked:
         raise ModelError(f"neither the ONNX checker nor ONNX Runtime accepts the model: {complaint or refusal}")
     if options.inline_functions and proto.functions:
         proto = _inlined(proto)
@@ -92,7 +115,16 @@ def open_model(
     left_out = {p.name: p for p in places if isinstance(p, Space) and _left_out(p.name, options)}
     replayed = None if options.widths is None else _replayed(places, options.widths)
     selected = _selected(places, options)
-    return Opened(proto, ordered, document, selected, facts, refusal, checked, left_out, replayed)
+    return Opened(proto, ordered, document, selected, facts, refusal, checked, left_out, replayed, source)
+
+
+def _too_large(model: onnx.ModelProto, options: Options) -> str | None:
+    """Return why a model is not run although it could be, or None."""
+    needed = SESSION_FACTOR * weight(model)
+    limit = fair_share() if options.memory_limit is None else options.memory_limit
+    if needed <= limit:
+        return None
+    return f"that would take about {needed / 2**30:.3g} GiB of memory and --memory-limit is {limit / 2**30:.3g} GiB"
 
 
 def _replayed(places: Sequence[Space | Skip], path: str) -> dict[str, int]:
@@ -117,12 +149,9 @@ def _inlined(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _loaded(
     model: str | os.PathLike[str] | onnx.ModelProto, out: str | os.PathLike[str] | None, options: Options
-) -> tuple[onnx.ModelProto, FileFacts]:
+) -> tuple[onnx.ModelProto, FileFacts, files.Loaded | None]:
     if isinstance(model, onnx.ModelProto):
-        for graph in graphs(model.graph):
-            for tensor in graph.initializer:
-                if tensor.data_location == onnx.TensorProto.EXTERNAL:
-                    raise ModelError(f"the weights of {tensor.name} are in another file: pass the model's path instead")
+        check_all(model)
         if out is not None:
             files.check_output(out, None, options.overwrite)
         if options.report is not None:
@@ -130,21 +159,24 @@ def _loaded(
         # A copy: the result may be the original itself, and what is done to that must not happen to the caller's model.
         own = onnx.ModelProto()
         own.CopyFrom(model)
-        return own, FileFacts(bytes=own.ByteSize())
+        return own, FileFacts(bytes=weight(own)), None
     if out is not None:
         files.check_output(out, model, options.overwrite)
     loaded = files.load(model)
+    if out is None and not options.dry_run and loaded.large and weight(loaded.model) >= _LARGEST:
+        raise UsageError("a model of 2 GB or more cannot be held in memory: say where the result is written")
     if out is not None:
         files.check_output(out, loaded, options.overwrite)
     if options.report is not None:
         files.check_report(options.report, loaded, out)
-    return loaded.model, FileFacts(path=os.fspath(model), bytes=loaded.bytes, sha256=loaded.sha256)
+    facts = FileFacts(path=os.fspath(model), bytes=loaded.bytes, sha256=loaded.sha256)
+    return loaded.model, facts, loaded
 
 
 def check(model: onnx.ModelProto) -> tuple[bool, str]:
     """Return whether the ONNX checker accepts a model, and what it says where it does not, in one line."""
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(light(model))
     except Exception as error:
         return False, next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
     return True, ""

@@ -136,18 +136,19 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
         notes += few
     if options.inputs == "ball":
         return Sources(feeder, held_back, {}, notes, untouched=untouched)
-    axes = {s.producer.input.name: s.input_axis for s in reversed(opened.spaces)}
-    # A tensor that layers read along different axes is collected along the first one's.
+    axes = {s.producer.input.name: s.input_axis for s in reversed(opened.spaces)}  # of several, the first one's
     names = [n for s in opened.spaces if axes[n := s.producer.input.name] == s.input_axis and _reachable(opened, s)]
     count = rows_wanted(options, opened)
     held = max(64, count // 4)
     # A model that takes one sample a run is run fewer times: each run has a price of its own.
     runs = options.samples or max(_FEW, 4 * _widest(opened))
+    keep = None if opened.scratch is None else opened.scratch.shelved
 
     def collected(source: Feeder, stage: int, rows: int, runs: int) -> dict[str, Samples]:
-        return collect(
-            opened.model, provider, names, source, rows, lambda: stream(options.seed, "inputs", stage), axes, runs
-        )
+        def again() -> np.random.Generator:
+            return stream(options.seed, "inputs", stage)
+
+        return collect(opened.model, provider, names, source, rows, again, axes, runs, keep)
 
     try:
         fit = collected(feeder, FIT, count + held, runs + runs // 4)
@@ -183,8 +184,8 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
     """Return inputs for the whole model, or None and why not."""
     if opened.refusal is not None:
         if options.inputs not in ("auto", "ball"):
-            raise UsageError(f"--inputs {options.inputs}: ONNX Runtime cannot run the model: {opened.refusal}")
-        return None, (f"ONNX Runtime cannot run the model ({opened.refusal}): its outputs were not compared",)
+            raise UsageError(f"--inputs {options.inputs}: the model is not run: {opened.refusal}")
+        return None, (f"the model is not run ({opened.refusal}): its outputs were not compared",)
     try:
         session = Session(opened.model, provider)
         if options.inputs.endswith(".npz"):

@@ -29,6 +29,7 @@ from onnx_coreset.report import (
     Report,
     Validation,
 )
+from onnx_coreset.stages.blind import blind
 from onnx_coreset.stages.domains import Stated
 from onnx_coreset.stages.judging import Judged
 from onnx_coreset.stages.narrowing import Narrowed
@@ -86,7 +87,7 @@ def chain_report(chain: Narrowed, options: Options, carried: Mapping[str, Tensor
     eps = options.eps if named_width(chain.space.name, options) is None else None
     return replace(
         _about(chain.space, chain.layer),
-        law=chain.inputs.law.name,
+        law=None if blind(options) else chain.inputs.law.name,
         width_before=chain.space.width,
         width_after=chain.coreset.width,
         kept=tuple(int(i) for i in chain.coreset.kept) if narrower else None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from onnx_coreset.core.methods import Method
 from onnx_coreset.edge.runtime import Provider
@@ -12,6 +12,7 @@ from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.plan import asked
+from onnx_coreset.stages.blind import blind
 from onnx_coreset.stages.narrowing import Narrowed, Prepared, prepare, settle
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.sampling import Sources, layer_inputs
@@ -47,7 +48,7 @@ class Analysis:
                 self.known[place.name] = prepare(place, self.opened, self.found, self.method, options)
             return self.known[place.name]
         left_out = self.opened.left_out.get(place.where)
-        if left_out is not None and left_out.producer.input.name not in self.found.rows:
+        if left_out is not None and not blind(options) and left_out.producer.input.name not in self.found.rows:
             # What is known of its inputs' radius is worth something to the layers behind it.
             layer_inputs(left_out, read(self.opened.document, left_out), self.found, self.opened, options)
         return place
@@ -76,11 +77,21 @@ def narrow(analysis: Analysis, options: Options, tell: Tell, keep: bool = False)
             settled.append(chain)
             continue
         wanted = asked(chain.name, chain.space.width, options, opened.asked(chain.name, options))
-        settled.append(settle(chain, wanted, opened, options, analysis.provider))
+        result = settle(chain, wanted, opened, options, analysis.provider)
+        settled.append(_put_away(result, opened) if isinstance(result, Narrowed) and not keep else result)
         if not keep:
             chain.made.clear()
             del analysis.known[chain.name]
     return settled
+
+
+def _put_away(chain: Narrowed, opened: Opened) -> Narrowed:
+    """Return a chain whose arrays are on the disk, where the model is too large for all of them to be in memory."""
+    room = opened.scratch
+    if room is None:
+        return chain
+    layer, inputs, coreset = room.shelved((chain.layer, chain.inputs, chain.coreset))
+    return replace(chain, layer=layer, inputs=inputs, coreset=coreset)
 
 
 def _together(analysis: Analysis, options: Options, tell: Tell) -> list[Narrowed | Skip]:

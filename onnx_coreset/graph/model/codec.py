@@ -27,7 +27,7 @@ def decode(model: onnx.ModelProto, constant_inputs: bool = False) -> Document:
     """Open a model for finding and editing.
 
     Args:
-        model: Any model whose tensors are inline; it is kept, not copied, and never changed.
+        model: Any model whose tensors are inline, or refer to their files; it is kept, not copied, and never changed.
         constant_inputs: Treat initializers that are also graph inputs as constants, whatever the IR version.
 
     Returns:
@@ -147,16 +147,15 @@ def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
 
 def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -> list[onnx.TensorProto]:
     """Write edited initializers, add new ones, drop those that lost their last reader; return the new ones."""
-    edited = {
-        t.name: t for t in scope.tensors.values() if isinstance(t, gs.Constant) and isinstance(t._values, np.ndarray)
-    }
+    constants = (t for t in scope.tensors.values() if isinstance(t, gs.Constant))
+    edited = {t.name: t for t in constants if isinstance(t._values, np.ndarray) or id(t) in document.away}
     used = {t.name for s in document.scopes for t in s.graph.outputs}
     for _, node in document.nodes():
         used.update(t.name for t in node.inputs)
     read_before = {name for origin in document.origins.values() for name in origin.inputs}
     for message in graph.initializer:
         if message.name in edited:
-            _store(edited[message.name], message)
+            _store(_stored(document, edited[message.name]), message)
     lost = [i for i, t in enumerate(graph.initializer) if t.name in read_before and t.name not in used]
     gone = {graph.initializer[i].name for i in lost}
     made = {t.name for node in scope.graph.nodes for t in node.outputs}
@@ -169,13 +168,22 @@ def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -
     read = (t for node in scope.graph.nodes for t in node.inputs if isinstance(t, gs.Constant))
     fresh = {t.name: t for t in read if id(t) not in document.constants}
     for tensor in fresh.values():
-        _store(tensor, graph.initializer.add())
+        _store(_stored(document, tensor), graph.initializer.add())
     return list(graph.initializer[len(graph.initializer) - len(fresh) :])
 
 
-def _store(tensor: gs.Constant, message: onnx.TensorProto) -> None:
+def _stored(document: Document | None, tensor: gs.Constant) -> onnx.TensorProto:
+    """Return a new message of a constant's numbers, or of where they were put away."""
+    if document is None or isinstance(tensor._values, np.ndarray):
+        return numpy_helper.from_array(tensor._values, tensor.name)
+    replacement = onnx.TensorProto()
+    replacement.CopyFrom(document.away[id(tensor)][1])
+    replacement.name = tensor.name
+    return replacement
+
+
+def _store(replacement: onnx.TensorProto, message: onnx.TensorProto) -> None:
     """Replace the values of `message`; its doc string and metadata stay."""
-    replacement = numpy_helper.from_array(tensor._values, tensor.name)
     replacement.doc_string = message.doc_string
     if not message.doc_string:
         replacement.ClearField("doc_string")
@@ -223,7 +231,7 @@ def _patch_node(node: gs.Node, origin: Origin, message: onnx.NodeProto) -> None:
                 kept = next((a.t for a in message.attribute if a.name == name), onnx.TensorProto())
                 tensor = onnx.TensorProto()
                 tensor.CopyFrom(kept)
-                _store(value, tensor)
+                _store(_stored(None, value), tensor)
                 tensor.name = kept.name
                 _drop_attribute(message, name)
                 message.attribute.append(onnx.helper.make_attribute(name, tensor))

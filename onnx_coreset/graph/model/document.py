@@ -1,20 +1,23 @@
 """A model opened for finding and editing: the original messages, and a graph of nodes and tensors over them.
 
 The graph is for walking (`tensor.outputs` are readers, `tensor.inputs` the writer) and for editing; the numbers stay in
-the original messages until somebody assigns new ones. A constant is *edited* exactly when it holds an array.
+the original messages, or where these say, until somebody assigns new ones. A constant is *edited* exactly when it holds
+an array, or one that was put away.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import helper, numpy_helper
+from onnx import helper
+from onnx_graphsurgeon.ir.tensor import LazyValues
 
+from onnx_coreset.edge import ranges
 from onnx_coreset.graph.model.shapes import Shapes
 from onnx_coreset.graph.model.sources import Change, Move, Numbers, Source, move, moving_node
 
@@ -70,6 +73,7 @@ class Document:
         constants: The original tensor message of each decoded constant, by its identity.
         overridable: Names of initializers that a caller of the model may replace at run time.
         names: Every name in use, so that a fresh one can be made.
+        away: New messages of edited constants whose numbers were put away, by the constant's identity, which it holds.
     """
 
     proto: onnx.ModelProto
@@ -78,6 +82,7 @@ class Document:
     constants: dict[int, onnx.TensorProto]
     overridable: frozenset[str]
     names: set[str] = field(repr=False)
+    away: dict[int, tuple[gs.Constant, onnx.TensorProto]] = field(default_factory=dict, repr=False)
 
     @property
     def graph(self) -> gs.Graph:
@@ -148,7 +153,7 @@ class Document:
         if isinstance(held, gs.Constant):
             if isinstance(held._values, np.ndarray):
                 return tuple(held._values.shape), held._values.dtype
-            origin = self.constants.get(id(held))
+            origin = self.message(held)
             if origin is None or origin.data_type not in _KINDS:
                 return None
             return tuple(int(d) for d in held.shape), np.dtype(helper.tensor_dtype_to_np_dtype(origin.data_type))
@@ -160,8 +165,8 @@ class Document:
         if isinstance(tensor, gs.Constant):
             if isinstance(tensor._values, np.ndarray):
                 return tensor._values
-            origin = self.constants.get(id(tensor))
-            return None if origin is None else numpy_helper.to_array(origin)
+            origin = self.message(tensor)
+            return None if origin is None else ranges.numbers(origin)
         node = constant_node(tensor)
         if node is None:
             return None
@@ -172,6 +177,20 @@ class Document:
             if name in node.attrs:
                 return np.asarray(node.attrs[name], dtype=dtype)
         return None
+
+    def message(self, tensor: gs.Constant) -> onnx.TensorProto | None:
+        """Return the message that holds a constant's numbers or says where they are; None for one made by an edit."""
+        return self.away[id(tensor)][1] if id(tensor) in self.away else self.constants.get(id(tensor))
+
+    def put_away(self, store: Callable[[str, Numbers], onnx.TensorProto | None]) -> None:
+        """Give numbers of edited initializers to `store`, which returns a message that says where they are, or None."""
+        for _, node in self.nodes():
+            for tensor in node.inputs:
+                if isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray):
+                    message = store(tensor.name, tensor._values)
+                    if message is not None:
+                        self.away[id(tensor)] = tensor, message
+                        tensor._values = LazyValues(message)
 
     def fresh(self, stem: str) -> str:
         """Return a name that nothing in the model has, made from `stem`, and reserve it."""

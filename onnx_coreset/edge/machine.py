@@ -1,0 +1,36 @@
+"""What the machine has: memory, and a fair share of it."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+__all__ = ["SESSION_FACTOR", "fair_share", "memory"]
+
+# A session holds the weights, and kernels a rearranged copy of them; the original and the result are run side by side.
+SESSION_FACTOR = 4
+_UNKNOWN = 8 << 30
+_GROUPS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+
+
+def memory() -> int:
+    """Return the bytes of memory that this process may have: the machine's, or its container's where that is less."""
+    found = [_physical()]
+    for place in _GROUPS:
+        # "max" stands for no limit.
+        with suppress(OSError, ValueError):
+            found.append(int(Path(place).read_text("ascii")))
+    return min(found)
+
+
+def _physical() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return _UNKNOWN
+
+
+def fair_share() -> int:
+    """Return how much memory running whole models may take where nobody says: half."""
+    return memory() // 2
