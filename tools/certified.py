@@ -1,12 +1,13 @@
 """What is proven of every narrower layer of many models, next to the worst input found.
 
-    python tools/certified.py MODEL... [--corpus FOLDER] [--ratio 0.5] [--certify tight] [--megabytes M] [--json FILE]
+    python tools/certified.py MODEL... [--corpus FOLDER] [--ratio 0.5] [--eps E] [--certify tight] [--megabytes M] [--json FILE]
 
 Every model is made narrower in memory, and of every chain a line tells its kind, its sizes, the domain of its inputs,
 the largest error on samples where none lies outside the domain, the worst error that an attack found, the one
 certified and the ratio of the two, of the worst outputs and of the means over outputs, with the seconds it took. Then,
 over chains of dense neurons, the geometric mean of the ratios, those chains without a bound, and the violations: chains
-where not sample <= attacked <= certified. Exits 1 where there is one.
+where not sample <= attacked <= certified. Exits 1 where there is one. With --eps, widths are chosen by what is proven, as
+`--error certified --eps E` does, in place of the ratio.
 """
 
 from __future__ import annotations
@@ -105,7 +106,8 @@ def line(found: dict[str, Any]) -> str:
 def rows_of(path: pathlib.Path, name: str, args: argparse.Namespace) -> list[dict[str, Any]]:
     """Return the rows of a model, printing them; a refusal is a line."""
     watch = Stopwatch()
-    fields = {"ratio": args.ratio, "certify": args.certify, "seed": args.seed, "provider": "cpu"}
+    fields: dict[str, Any] = {"certify": args.certify, "seed": args.seed, "provider": "cpu"}
+    fields |= {"ratio": args.ratio} if args.eps is None else {"eps": args.eps, "error": "certified"}
     try:
         report = onnx_coreset.optimize(path, progress=watch, **fields).report
     except CoresetError as refusal:
@@ -139,6 +141,7 @@ def main() -> int:
     parser.add_argument("models", type=pathlib.Path, nargs="*")
     parser.add_argument("--corpus", type=pathlib.Path, help="a folder of models")
     parser.add_argument("--ratio", type=float, default=0.5)
+    parser.add_argument("--eps", type=float, help="choose widths by the certified error over the spread")
     parser.add_argument("--certify", choices=("fast", "tight"), default="tight")
     parser.add_argument("--megabytes", type=float, default=math.inf, help="leave out larger files")
     parser.add_argument("--seed", type=int, default=0)
@@ -157,7 +160,7 @@ def main() -> int:
     versions = {m.__name__: m.__version__ for m in (onnx_coreset, np, scipy, onnx, onnxruntime)}
     versions |= {"python": platform.python_version()}
     if args.json:
-        options = {"ratio": args.ratio, "certify": args.certify, "seed": args.seed}
+        options = {"ratio": args.ratio, "eps": args.eps, "certify": args.certify, "seed": args.seed}
         text = json.dumps({"rows": rows, "total": total, "options": options, "versions": versions}, indent=1)
         args.json.write_text(text + "\n")
     return 1 if total["violations"] else 0
