@@ -78,7 +78,8 @@ def proven(
     bounds = _cheap(layer, started + _CHEAP * left, workers)
     starts: dict[int, Array] = {}
     makers = _makers(layer)
-    chosen = _chosen(layer, makers, _least(bounds), rng) if time.monotonic() < started + _SHARE * left else []
+    spare = workers * (started + _SHARE * left - time.monotonic())
+    chosen = _chosen(layer, makers, _least(bounds), rng, spare) if spare > 0 else []
     for count, name in enumerate(chosen):
         now = time.monotonic()
         until = now + (started + _SHARE * left - now) / (len(chosen) - count)
@@ -175,18 +176,31 @@ def _policies(form: Form) -> int:
     return up * int(np.count_nonzero(form.weights < 0, axis=1).max(initial=0))
 
 
-def _chosen(layer: Difference, makers: Mapping[str, Make], best: Array, rng: np.random.Generator) -> list[str]:
-    """Return the forms worth their time: the one best for the output of the largest bound, and those close to it."""
+def _chosen(
+    layer: Difference, makers: Mapping[str, Make], best: Array, rng: np.random.Generator, spare: float
+) -> list[str]:
+    """Return the forms worth their time: the one best for the output of the largest bound, and those close to it.
+
+    One that would not reach all outputs in the seconds to spare is left to others: an output that no policy reaches is
+    what the layer's bound would be.
+    """
     if len(makers) == 1:
         return list(makers)
     first = int(np.argmax(np.maximum(best[: layer.outputs], best[layer.outputs :]))) if layer.outputs else 0
-    part, values = _some(layer, np.array([first])), {}
+    part, values, costs = _some(layer, np.array([first])), {}, {}
     for name, make in makers.items():
+        begun = time.monotonic()
         terms = make(part)
         if _usable(terms):
             values[name] = float(_bounds(terms, layer.frame.ball, np.arange(2), *_PILOT, rng, np.inf)[0].max())
-    least = min(values.values(), default=0.0)
-    return sorted((name for name in values if values[name] <= _WORSE * least), key=lambda name: values[name])
+            costs[name] = (time.monotonic() - begun) * layer.outputs
+    cheapest = min(costs.values(), default=0.0)
+    able = [name for name in values if costs[name] <= max(spare, cheapest)]
+    least = min((values[name] for name in able), default=0.0)
+    near = sorted((name for name in able if values[name] <= _WORSE * least), key=lambda name: values[name])
+    # A second one has to fit beside the first.
+    total = np.cumsum([costs[name] for name in near])
+    return [name for place, name in enumerate(near) if place == 0 or total[place] <= spare]
 
 
 def _bounds(

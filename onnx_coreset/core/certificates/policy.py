@@ -110,7 +110,8 @@ def descend(
     if down:
         last, best = _walk(state, vectors, last, steps, until)
     first = _settle(state, vectors, last, until)
-    second = first if best is last else _settle(state, vectors, best, until)
+    # Out of time, the last slopes have to do.
+    second = first if best is last or time.monotonic() > until else _settle(state, vectors, best, until)
     chosen = np.where(first.values <= second.values, 0, 1)
     return state.signs, first if not chosen.any() else _either(first, second, chosen)
 

@@ -12,6 +12,7 @@ from onnx_coreset.core.certificates import BallDomain, BoxDomain, certify
 from onnx_coreset.core.certificates.attack import attack, surely
 from onnx_coreset.core.certificates.forms import local
 from onnx_coreset.core.certificates.kinks import broken, kinked
+from onnx_coreset.core.certificates.outputs import Plan, proven
 from onnx_coreset.core.certificates.shared import common, shared
 
 NAMES = tuple(functions(1, np.random.default_rng(0)))
@@ -99,3 +100,16 @@ def test_the_search_goes_by_its_order_and_looks_at_the_rest_when_time_is_out() -
     assert np.all(gain >= 0) and gain[-1] > 4.0 * np.median(gain[:100])
     direct = surely(difference, domain, found.worst)
     np.testing.assert_allclose(np.diagonal(direct), found.value, rtol=1e-6, atol=1e-9)
+
+
+def test_a_form_that_would_not_reach_all_outputs_is_left_to_a_cheaper_one() -> None:
+    rng = np.random.default_rng(3)
+    before = layer("plain", 60, 4, 40, rng, functions(60, rng)["Tanh"])
+    domain = BallDomain(np.zeros(4), 3.0)
+    difference = of(before, shrunk(before, rng), domain)
+    plan, at_leisure = Plan((10, 8), (10, 8), (5, 2)), time.monotonic() + 1000.0
+    bounds, _ = proven(difference, domain, plan, rng, at_leisure, 1)
+    assert np.isfinite(bounds["affine broken"]).all()
+    in_haste, _ = proven(difference, domain, plan, rng, time.monotonic() + 0.3, 1)
+    assert not np.isfinite(in_haste["affine broken"]).any()
+    assert np.isfinite(in_haste["shared"]).all()
