@@ -1,13 +1,14 @@
 """What is proven of every narrower layer of many models, next to the worst input found.
 
-    python tools/certified.py MODEL... [--corpus FOLDER] [--ratio 0.5] [--eps E] [--certify tight] [--megabytes M] [--json FILE]
+    python tools/certified.py MODEL... [--corpus FOLDER] [--ratio 0.5] [--eps E] [--certify tight] [--megabytes M]
+        [--json FILE]
 
 Every model is made narrower in memory, and of every chain a line tells its kind, its sizes, the domain of its inputs,
 the largest error on samples where none lies outside the domain, the worst error that an attack found, the one
 certified and the ratio of the two, of the worst outputs and of the means over outputs, with the seconds it took. Then,
 over chains of dense neurons, the geometric mean of the ratios, those chains without a bound, and the violations: chains
-where not sample <= attacked <= certified. Exits 1 where there is one. With --eps, widths are chosen by what is proven, as
-`--error certified --eps E` does, in place of the ratio.
+where not sample <= attacked <= certified. Exits 1 where there is one. With --eps, widths are chosen by what is proven,
+as `--error certified --eps E` does, in place of the ratio.
 """
 
 from __future__ import annotations
