@@ -38,7 +38,7 @@ Effort = Literal["fast", "tight"]
 
 
 _PLANS: Mapping[str, Plan] = MappingProxyType(
-    {"fast": Plan((60, 16), (100, 12), (30, 2)), "tight": Plan((200, 24), (200, 16), (60, 4))}
+    {"fast": Plan((60, 16), (100, 12), (30, 2), 4_000), "tight": Plan((200, 24), (200, 16), (60, 4))}
 )
 _WORK: Mapping[str, Work] = MappingProxyType({"fast": Work(40, 8, 30, 2), "tight": Work(150, 12, 60, 4)})
 _KNOWN = (Neurons, Gated, Joint, Columns)

@@ -34,6 +34,7 @@ _MOST, _BLOCK, _KEPT = 6_000_000, 4_000_000, 16_000_000
 _TOGETHER = 16
 _PILOT = (30, 8)
 _WORSE = 1.1
+_CLOSE = 1.02
 _KINKS, _MOST_TERMS = 3, 2400
 _DEAR = 8_000_000
 """Above this many policies of one output none are sought: minutes an output."""
@@ -41,11 +42,12 @@ _DEAR = 8_000_000
 
 @dataclass(frozen=True)
 class Plan:
-    """How much is spent: steps and rank for the ball and the box, then steps and restarts of the attack."""
+    """How much is spent: steps and rank for the ball and the box, steps and restarts of the attack, and boxes."""
 
     ball: tuple[int, int]
     box: tuple[int, int]
     search: tuple[int, int]
+    boxes: int = 20_000
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,16 @@ def proven(
         found = _spend(layer, makers[name], _least(bounds), plan, rng, until, workers, starts)
         bounds[f"affine {name}"] = found
     bounds |= {f"affine {name}": np.full(2 * layer.outputs, np.inf) for name in makers if name not in chosen}
-    bounds["halved"] = halved(layer, _least(bounds), _HALVED * max(0.0, deadline - time.monotonic()))
     steps, restarts = plan.search
     best = _least(bounds)
     order = np.argsort(-np.maximum(best[: layer.outputs], best[layer.outputs :]), kind="stable")
-    return bounds, attack(layer, domain, steps, restarts, rng, starts, deadline, order)
+    worst = attack(layer, domain, steps, restarts, rng, starts, deadline, order)
+    bounds["halved"] = best
+    # Where the search all but reaches what is proven, no box is halved.
+    if np.any(np.maximum(best[: layer.outputs], best[layer.outputs :]) > _CLOSE * worst.value):
+        seconds = _HALVED * max(0.0, deadline - time.monotonic())
+        bounds["halved"] = halved(layer, best, seconds, plan.boxes, np.tile(worst.value, 2) * _CLOSE)
+    return bounds, worst
 
 
 def _least(bounds: Mapping[str, Array]) -> Array:

@@ -82,7 +82,13 @@ class _Quadratic:
     blame: Array
 
 
-def halved(layer: Difference, known: Array | None = None, seconds: float = float("inf"), boxes: int = _BOXES) -> Array:
+def halved(
+    layer: Difference,
+    known: Array | None = None,
+    seconds: float = float("inf"),
+    boxes: int = _BOXES,
+    enough: Array | None = None,
+) -> Array:
     """Return upper bounds of D and -D over the domain, shape (2 k,).
 
     Args:
@@ -90,6 +96,7 @@ def halved(layer: Difference, known: Array | None = None, seconds: float = float
         known: Bounds that hold already, shape (2 k,).
         seconds: When to stop; the last boxes may take longer.
         boxes: Most boxes that are looked at.
+        enough: Values below which no bound is sought, shape (2 k,).
 
     Returns:
         The bounds, in real arithmetic; infinite where nothing is known and more than 16 inputs vary or something
@@ -107,6 +114,7 @@ def halved(layer: Difference, known: Array | None = None, seconds: float = float
     together = int(np.clip(_NUMBERS // max(1, rows.shape[0]), 1, _TOGETHER))
     while found.split.size:
         goal = np.maximum(np.tile(np.max(reached.reshape(2, -1), axis=0), 2) * (1.0 + _SLACK), done)
+        goal = goal if enough is None else np.maximum(goal, enough)
         above = np.max(found.value - goal, axis=1)
         closed = (above <= 0) | (found.split < 0)
         done = np.maximum(done, found.value[closed].max(axis=0, initial=-np.inf))
