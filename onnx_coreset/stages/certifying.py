@@ -14,11 +14,9 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
-from numpy.typing import NDArray
 
 from onnx_coreset.core.certificates import Certificate, Effort
 from onnx_coreset.core.layer import HiddenLayer
-from onnx_coreset.core.measure import Errors
 from onnx_coreset.edge.statistics import as_float
 from onnx_coreset.options import Options
 from onnx_coreset.stages.blind import blind
@@ -26,7 +24,7 @@ from onnx_coreset.stages.judging import Judged
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
-from onnx_coreset.stages.proving import as_stored, certificate, inside, scales
+from onnx_coreset.stages.proving import as_stored, certificate, inside, measured_inside, scales
 from onnx_coreset.stages.sampling import stream
 from onnx_coreset.stages.through import of_model, of_stack
 
@@ -114,13 +112,6 @@ def _with_samples(found: Certificate, chain: Narrowed, after: HiddenLayer) -> Pr
         certified=certified,
         exact=exact,
         attacked=attacked,
-        largest=max(float(attacked.max(initial=0.0)), _measured(chain.errors, held)),
+        largest=max(float(attacked.max(initial=0.0)), measured_inside(chain.errors, held)),
         outside=int(np.count_nonzero(~held)),
     )
-
-
-def _measured(errors: Errors | None, held: NDArray[np.bool_]) -> float:
-    """Return the largest error that was measured on a sample inside the domain."""
-    if errors is None or errors.exceeding.shape != held.shape or not held.any():
-        return 0.0
-    return float(errors.exceeding[held].max())

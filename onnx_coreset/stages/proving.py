@@ -19,7 +19,7 @@ from onnx_coreset.core.certificates import Certificate, Domain, Effort, certify
 from onnx_coreset.core.certificates.domains import contains
 from onnx_coreset.core.domains import EllipsoidDomain
 from onnx_coreset.core.layer import Coreset, HiddenLayer, shrink
-from onnx_coreset.core.measure import spread
+from onnx_coreset.core.measure import Errors, spread
 from onnx_coreset.graph.extract import extract, shrunk, the_space
 from onnx_coreset.graph.lens import read
 from onnx_coreset.graph.model.codec import decode
@@ -93,6 +93,18 @@ def stored(space: Space, coreset: Coreset) -> Coreset:
 def inside(domain: Domain, x: Array) -> NDArray[np.bool_]:
     """Return which rows of x (N, d) lie in a domain, shape (N,)."""
     return domain.inside(x) if isinstance(domain, EllipsoidDomain) else contains(domain, x)
+
+
+def measured_inside(errors: Errors | None, held: NDArray[np.bool_]) -> float:
+    """Return the largest error that was measured on a sample inside a domain.
+
+    Args:
+        errors: The errors of a layer, or None where it was not measured.
+        held: Which of its samples lie inside, shape (N,).
+    """
+    if errors is None or errors.exceeding.shape != held.shape or not held.any():
+        return 0.0
+    return float(errors.exceeding[held].max())
 
 
 def scales(layer: HiddenLayer, x: Array) -> Array:

@@ -27,7 +27,7 @@ from onnx_coreset.stages.ends import Ends, ends
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
-from onnx_coreset.stages.proving import inside, unit_of
+from onnx_coreset.stages.proving import inside, measured_inside, unit_of
 from onnx_coreset.stages.sampling import stream
 
 __all__ = ["Through", "of_model", "of_stack"]
@@ -83,14 +83,12 @@ def of_stack(chains: Sequence[Narrowed], opened: Opened, options: Options, secon
     held = inside(head.inputs.stated.domain, x)
     apart = np.abs(found.pair.before(x[held]) - found.pair.after(x[held])).max(axis=0, initial=0.0)
     attacked = np.fmax(proof.attacked, apart)
-    errors = chains[-1].errors
-    measured = 0.0 if errors is None or not held.any() else float(errors.exceeding[held].max())
     return Proof(
         head.inputs.stated,
         proof.certified + proof.rounding,
         proof.certified,
         attacked,
-        max(float(attacked.max(initial=0.0)), measured),
+        max(float(attacked.max(initial=0.0)), measured_inside(chains[-1].errors, held)),
         int(np.count_nonzero(~held)),
     )
 
@@ -111,8 +109,7 @@ def of_model(
     found = ends(opened.document, model, kept)
     if isinstance(found, str):
         return found
-    first = next(place for place in spaces(opened.document) if isinstance(place, Space))
-    head = next((chain for chain in chains if chain.space.name == first.name), None)
+    head = next((chain for chain in chains if chain.space.name == found.names[0]), None)
     if head is None:
         return _UNKNOWN
     proof = _certified(found, head, options, seconds)

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.certificates.difference import Difference
-from onnx_coreset.core.certificates.domains import Domain, EllipsoidDomain, place
+from onnx_coreset.core.certificates.domains import Domain, place, sizes
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 
-__all__ = ["Attack", "attack", "surely"]
+__all__ = ["Attack", "attack", "moved", "surely"]
 
 Single = NDArray[np.float32]
 
@@ -60,9 +60,7 @@ def surely(layer: Difference, domain: Domain, x: Array) -> Array:
         Shape (N, k), not negative. O(N n (d + k)).
     """
     size = x.shape[1]
-    magnitude = np.abs(x)
-    if isinstance(domain, EllipsoidDomain):
-        magnitude = magnitude + np.abs(x - domain.shift) + np.abs(domain.shift)
+    magnitude = sizes(domain, x)
     with np.errstate(all="ignore"):
         t = x @ layer.incoming.T + layer.bias
         off = gamma(size + 12) * (magnitude @ np.abs(layer.incoming).T + np.abs(layer.bias)) + TINY
@@ -228,21 +226,30 @@ class _Ascent:
             # Steps shrink in the last third: the worst point may lie inside the domain, or on a smooth border.
             late = 3 * step - 2 * steps
             size = 0.0 if 3 * step < steps else _FIRST if late < 0 else _SECOND * _LAST ** (late / steps)
-            moved = self._moved(points, gradient, size)
+            ball = self.layer.frame.ball
+            after = moved(points, gradient, size, ball)
             if size == 0:
                 # Every other start stays near where it began: there are peaks inside the domain, too.
-                moved[:, 1::2] = self._moved(points[:, 1::2], gradient[:, 1::2], _FIRST)
-            points = moved
+                after[:, 1::2] = moved(points[:, 1::2], gradient[:, 1::2], _FIRST, ball)
+            points = after
         return best
 
-    def _moved(self, points: Single, gradient: Single, size: float) -> Single:
-        """Return the next points; `size` 0 stands for all the way."""
-        if not self.layer.frame.ball:
-            way = np.sign(gradient)
-            moved = way if size == 0 else np.clip(points + 3.0 * size * np.clip(8.0 * gradient, -1.0, 1.0), -1.0, 1.0)
-            return np.asarray(moved, dtype=np.float32)
-        lengths = np.linalg.norm(gradient, axis=2, keepdims=True)
-        way = gradient / np.where(lengths > 0, lengths, 1.0)
-        moved = way if size == 0 else points + size * way
-        lengths = np.linalg.norm(moved, axis=2, keepdims=True)
-        return np.asarray(moved / np.maximum(lengths, 1.0 if size else 1e-30), dtype=np.float32)
+
+def moved(points: Single, gradient: Single, size: float, ball: bool) -> Single:
+    """Return the next points of an ascent in the unit ball or box.
+
+    Args:
+        points: Points, shape (K, R, d).
+        gradient: Where it is steepest at them, shape (K, R, d).
+        size: Length of the step; 0 stands for all the way to the border.
+        ball: Whether the points lie in the unit ball, otherwise in the unit box.
+    """
+    if not ball:
+        way = np.sign(gradient)
+        after = way if size == 0 else np.clip(points + 3.0 * size * np.clip(8.0 * gradient, -1.0, 1.0), -1.0, 1.0)
+        return np.asarray(after, dtype=np.float32)
+    lengths = np.linalg.norm(gradient, axis=2, keepdims=True)
+    way = gradient / np.where(lengths > 0, lengths, 1.0)
+    after = way if size == 0 else points + size * way
+    lengths = np.linalg.norm(after, axis=2, keepdims=True)
+    return np.asarray(after / np.maximum(lengths, 1.0 if size else 1e-30), dtype=np.float32)

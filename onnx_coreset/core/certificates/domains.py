@@ -22,7 +22,18 @@ from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma, norms
 from onnx_coreset.core.domains import ENTRY, TILT, BallDomain, BoxDomain, Domain, EllipsoidDomain
 
-__all__ = ["BallDomain", "BoxDomain", "Domain", "EllipsoidDomain", "Frame", "contains", "frame", "magnitudes", "place"]
+__all__ = [
+    "BallDomain",
+    "BoxDomain",
+    "Domain",
+    "EllipsoidDomain",
+    "Frame",
+    "contains",
+    "frame",
+    "magnitudes",
+    "place",
+    "sizes",
+]
 
 _SHRINKS = (2.0**-45, 2.0**-40, 1e-10, 1e-7, 1e-4, 1e-2, 1.0)
 
@@ -155,6 +166,13 @@ def contains(domain: Domain, x: Array) -> NDArray[np.bool_]:
         total = np.maximum(total, 0.0)
         inside &= (total == 0) if free == 0 else np.hypot(norms(u, True), total / np.sqrt(free)) <= domain.radius
     return np.asarray(inside & np.all(live | (np.abs(x - domain.shift) <= slack), axis=1))
+
+
+def sizes(domain: Domain, x: Array) -> Array:
+    """Return what the rounding of inputs x (N, d) is counted by, (N, d): every entry of an ellipsoid's x is a sum."""
+    if isinstance(domain, EllipsoidDomain):
+        return np.abs(x) + np.abs(x - domain.shift) + np.abs(domain.shift)
+    return np.abs(x)
 
 
 def magnitudes(domain: Domain, incoming: Array) -> Array:

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.difference import Difference, Stack, groups
-from onnx_coreset.core.certificates.domains import BoxDomain, Domain, EllipsoidDomain, Frame, frame
+from onnx_coreset.core.certificates.domains import BoxDomain, Domain, Frame, frame, sizes
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 from onnx_coreset.core.certificates.terms import Term, affine_parts, enclosure, key
 from onnx_coreset.core.features import Columns, Features, Gated, Joint, Neurons, Part
@@ -187,9 +187,7 @@ def surely(layer: Mixture, domain: Domain, x: Array) -> Array:
     Returns:
         Shape (N, k), not negative. O(N n (d + k)).
     """
-    magnitude = np.abs(x)
-    if isinstance(domain, EllipsoidDomain):
-        magnitude = magnitude + np.abs(x - domain.shift) + np.abs(domain.shift)
+    magnitude = sizes(domain, x)
     value = np.zeros((x.shape[0], layer.outputs)) + layer.constant
     loose = np.zeros(value.shape) + 2.0 * layer.doubt + 4.0 * UNIT * np.abs(layer.constant)
     steps = gamma(4 * len(layer.terms) + 8)

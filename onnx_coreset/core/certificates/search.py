@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, Indices
-from onnx_coreset.core.certificates.attack import Attack
+from onnx_coreset.core.certificates.attack import Attack, moved
 from onnx_coreset.core.certificates.domains import Domain, place
 from onnx_coreset.core.certificates.mixture import Mixture, surely
 from onnx_coreset.core.certificates.terms import Term, values
@@ -84,10 +84,10 @@ class _Climber:
             if step == steps or time.monotonic() > deadline:
                 break
             size = 0.0 if 3 * step < steps else _FIRST * (_LAST / _FIRST) ** (1.5 * step / steps - 0.5)
-            moved = _moved(points, gradient, size, self.layer.ball)
+            after = moved(points, gradient, size, self.layer.ball)
             if size == 0:
-                moved[:, 1::2] = _moved(points[:, 1::2], gradient[:, 1::2], _FIRST, self.layer.ball)
-            points = moved
+                after[:, 1::2] = moved(points[:, 1::2], gradient[:, 1::2], _FIRST, self.layer.ball)
+            points = after
         return best
 
 
@@ -101,19 +101,6 @@ def _slopes(term: Term, given: list[Single]) -> list[Single]:
         with np.errstate(all="ignore"):
             found.append(np.nan_to_num((after - before) / (2.0 * step)).astype(np.float32))
     return found
-
-
-def _moved(points: Single, gradient: Single, size: float, ball: bool) -> Single:
-    """Return the next points; `size` 0 stands for all the way to the border."""
-    if not ball:
-        way = np.sign(gradient)
-        moved = way if size == 0 else np.clip(points + 3.0 * size * np.clip(8.0 * gradient, -1.0, 1.0), -1.0, 1.0)
-        return np.asarray(moved, dtype=np.float32)
-    lengths = np.linalg.norm(gradient, axis=2, keepdims=True)
-    way = gradient / np.where(lengths > 0, lengths, 1.0)
-    moved = way if size == 0 else points + size * way
-    lengths = np.linalg.norm(moved, axis=2, keepdims=True)
-    return np.asarray(moved / np.maximum(lengths, 1.0 if size else 1e-30), dtype=np.float32)
 
 
 def _lengths(points: Array) -> Array:
