@@ -89,4 +89,6 @@ def _top(matrix: Array, start: Array) -> Array:
             return np.asarray(eigsh(matrix, k=1, which="LA", v0=start, tol=1e-11)[1][:, 0])
         except ArpackError:
             pass
-    return np.asarray(eigh(matrix, subset_by_index=[size - 1, size - 1])[1][:, 0])
+    found = eigh(matrix, subset_by_index=[size - 1, size - 1])[1]
+    # Where eigenvalues agree to the last places, as near a multiple of the identity, LAPACK may find none of a range.
+    return np.asarray((found if found.shape[1] else eigh(matrix, driver="evd")[1])[:, -1])
