@@ -35,8 +35,8 @@ import onnxruntime
 import torch
 
 import onnx_coreset
-from onnx_coreset.core.laws import correlation_root
 from onnx_coreset.core.methods import METHODS
+from onnx_coreset.core.suggested import correlation_root
 from onnx_coreset.edge.inputs import Feed, Feeder, Given
 from onnx_coreset.edge.runtime import choose
 from onnx_coreset.graph.cut import cut

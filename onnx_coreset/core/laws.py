@@ -6,8 +6,6 @@
     empirical rows of a table, drawn without replacement as long as there are enough
     normed    what a normalisation in front of the layer gives: see `normed.py`
 
-and, for the inputs of a whole model, normal inputs whose correlations are read off the weights that they meet first.
-
 Broad zero-mean laws are meant: a uniform box makes most gates deterministic, so that neurons look linear and a refit
 merges what differs on real inputs.
 """
@@ -32,7 +30,6 @@ __all__ = [
     "Law",
     "Mixture",
     "Normal",
-    "correlation_root",
 ]
 
 SCALES = (0.1, 0.3, 1.0)
@@ -223,39 +220,3 @@ class Empirical:
     def components(self) -> None:
         """None: the rows are the law."""
         return None
-
-
-def correlation_root(weights: Array) -> Array | None:
-    """Return a square root of the covariance that first-layer weights suggest for their inputs.
-
-    A trained first layer points where its inputs vary together: the correlation of the weights' columns resembles that
-    of the inputs. With R the correlation matrix of the columns, and each column's liveness
-    l_j = min(1, (v_j - v0) / median)^(1/2), where v_j is its variance and v0 the variance of a column that training
-    left alone, the covariance is a multiple of (diag(l) R diag(l))^(1/2): the weights exaggerate correlations, and the
-    root tempers them. The multiple is the one that gives the pre-activations as much power as white inputs do.
-
-    Args:
-        weights: Incoming weights of the first layer, shape (n, d).
-
-    Returns:
-        A symmetric matrix M of shape (d, d); g M has that covariance for rows g ~ N(0, I). None where the weights say
-        nothing: fewer than two neurons, no variation, or values that are not finite. O(n d^2 + d^3).
-    """
-    count, size = weights.shape
-    if count < 2 or size < 2 or not np.isfinite(weights).all():
-        return None
-    centred = weights - weights.mean(axis=0)
-    variance = np.mean(centred**2, axis=0)
-    # The usual initialisation is uniform with variance 1 / (3 d); with weight decay even dead columns have less.
-    excess = np.maximum(variance - min(1.0 / (3.0 * size), float(np.quantile(variance, 0.02))), 0.0)
-    middle = float(np.median(excess))
-    if middle <= 0:
-        return None
-    live = np.sqrt(np.minimum(1.0, excess / middle))
-    scaled = centred * (live / np.sqrt(np.where(variance > 0, count * variance, 1.0)))
-    values, vectors = np.linalg.eigh(scaled.T @ scaled)
-    # The covariance is the root of diag(l) R diag(l), and the mixing matrix the root of that.
-    root = (vectors * np.maximum(values, 0.0) ** 0.25) @ vectors.T
-    # As much power behind the first layer as white inputs have: neither half of a mixture drowns the other.
-    power = float(np.linalg.norm(weights @ root))
-    return None if power == 0 else np.asarray(root * (np.linalg.norm(weights) / power))

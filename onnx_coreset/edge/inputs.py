@@ -1,9 +1,8 @@
 """Inputs to run a whole model on: synthetic ones, or a user's.
 
-Synthetic inputs are broad and zero-mean: each sample is s g with g normal and s drawn from a few scales. For half of
-the samples g is white, for the other half it has the correlations that the first layer's weights suggest, where there
-are any. Integers come from the range of the table they index, else from {0, 1}; truth values are fair coins. An
-unknown first axis holds samples.
+Synthetic inputs are broad: each sample is s g with g normal and s drawn from a few scales. Where the first layer's
+weights suggest a centre, correlations and a unit of scale, those are taken. Integers come from the range of the table
+they index, else from {0, 1}; truth values are fair coins. An unknown first axis holds samples.
 """
 
 from __future__ import annotations
@@ -15,8 +14,8 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.laws import SCALES, Gaussian
+from onnx_coreset.core.suggested import Suggested
 from onnx_coreset.edge.runtime import InputSpec
 from onnx_coreset.errors import UsageError
 
@@ -40,13 +39,13 @@ class Feeder(Protocol):
 
 @dataclass(frozen=True)
 class Synthetic:
-    """Inputs from a broad zero-mean mixture.
+    """Inputs from a broad mixture.
 
     Attributes:
         specs: The model's inputs.
         shapes: Full shape of each input, by name.
         ranges: Half-open range of the integers that index a table, by name.
-        roots: Root of the covariance of the correlated half, shape (d, d), by name.
+        hints: What the first layer suggests of an input, by name.
         scales: Scales of the mixture.
         ends: Numbers that are no integers are clipped to lie between these two; or None.
     """
@@ -54,7 +53,7 @@ class Synthetic:
     specs: tuple[InputSpec, ...]
     shapes: Mapping[str, tuple[int, ...]]
     ranges: Mapping[str, tuple[int, int]]
-    roots: Mapping[str, Array] = field(default_factory=dict)
+    hints: Mapping[str, Suggested] = field(default_factory=dict)
     scales: tuple[float, ...] = SCALES
     ends: tuple[float, float] | None = None
 
@@ -79,12 +78,12 @@ class Synthetic:
             return None
         if self.ends is not None:
             return None
-        root, size = self.roots.get(name), self.shapes[name][1]
-        if root is not None and len(root) != size:
+        hint, weight = self.hints.get(name), 1.0 / len(self.scales)
+        if hint is None:
+            return tuple(Gaussian(weight, scale=scale) for scale in self.scales)
+        if hint.size != self.shapes[name][1]:
             return None
-        roots = (None,) if root is None else (None, root)
-        weight = 1.0 / (len(roots) * len(self.scales))
-        return tuple(Gaussian(weight, root=root, scale=scale) for root in roots for scale in self.scales)
+        return tuple(Gaussian(weight, hint.centre, hint.root, scale * hint.scale) for scale in self.scales)
 
     def _draw(self, spec: InputSpec, rng: np.random.Generator) -> NDArray[np.generic]:
         shape = self.shapes[spec.name]
@@ -98,14 +97,14 @@ class Synthetic:
         leading = shape[:1] if len(shape) > 1 else ()
         scale = np.asarray(self.scales)[rng.integers(len(self.scales), size=leading)]
         values = rng.standard_normal(shape)
-        root = self.roots.get(spec.name)
-        if root is not None and values.size % len(root) == 0:
-            # Whole samples where the root is as large as one, otherwise each row of the last axis.
-            rows = values.reshape(-1, len(root))
-            chosen = rng.random(len(rows)) < 0.5
-            rows[chosen] = rows[chosen] @ root
-            values = rows.reshape(shape)
-        values = values * scale.reshape(leading + (1,) * (len(shape) - len(leading)))
+        scale = scale.reshape(leading + (1,) * (len(shape) - len(leading)))
+        hint = self.hints.get(spec.name)
+        if hint is not None and values.size % hint.size == 0:
+            # Whole samples where the hint is as large as one, otherwise each row of the last axis.
+            turned = (values.reshape(-1, hint.size) @ hint.root).reshape(shape) * (scale * hint.scale)
+            values = (turned.reshape(-1, hint.size) + hint.centre).reshape(shape)
+        else:
+            values = values * scale
         if self.ends is not None:
             values = np.clip(values, *self.ends)
         return np.asarray(values).astype(spec.dtype)

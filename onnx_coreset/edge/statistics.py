@@ -16,6 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, Indices
+from onnx_coreset.core.suggested import Suggested
 from onnx_coreset.edge.inputs import Feeder, Synthetic, batch_of
 from onnx_coreset.edge.runtime import InputSpec, Provider, RuntimeRefused, Session, with_outputs
 
@@ -68,7 +69,7 @@ def synthetic(
     ranges: Mapping[str, tuple[int, int]],
     fixed: Mapping[str, tuple[int, ...]],
     rng: np.random.Generator,
-    roots: Mapping[str, Array] = MappingProxyType({}),
+    hints: Mapping[str, Suggested] = MappingProxyType({}),
 ) -> Synthetic:
     """Return synthetic inputs of shapes that the model runs on.
 
@@ -79,7 +80,7 @@ def synthetic(
         ranges: Half-open range of the integers that index a table, by input name.
         fixed: Shapes that the user gave, by input name.
         rng: Source of the inputs that are tried.
-        roots: Root of a covariance of an input, by name.
+        hints: What the first layer suggests of an input, by name.
 
     Raises:
         RuntimeRefused: No shape runs; the message is the model's own.
@@ -94,7 +95,7 @@ def synthetic(
             while batch > 8 and sum(int(np.prod(shape)) for shape in shapes.values()) > _BATCH_NUMBERS // 16:
                 batch //= 2
                 shapes = _shapes(session.inputs, fixed, size, batch)
-            feeder = Synthetic(session.inputs, shapes, ranges, roots)
+            feeder = Synthetic(session.inputs, shapes, ranges, hints)
             try:
                 session.run(feeder.feed(0, rng))
                 return feeder

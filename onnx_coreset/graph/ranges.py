@@ -8,7 +8,7 @@ of x is one of them, rescaled.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -19,11 +19,12 @@ from onnx_coreset.graph.dense import STANDARD
 from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.space import Space
 
-__all__ = ["Origin", "bounded", "origin"]
+__all__ = ["SHAPES", "Origin", "bounded", "followed", "origin"]
 
-_MOVES = frozenset(
-    ("Flatten", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Dropout", "Transpose", "Gather", "Slice", "Split")
-)
+SHAPES = frozenset(("Flatten", "Reshape", "Identity", "Squeeze", "Unsqueeze", "Dropout"))
+"""Operators that keep all entries, in their order."""
+
+_MOVES = SHAPES | {"Transpose", "Gather", "Slice", "Split"}
 _SLACK = 1e-6
 """What an operator's approximation of its function may leave its range by."""
 
@@ -63,21 +64,32 @@ def origin(document: Document, space: Space) -> Origin:
         document: The model.
         space: A space of it.
     """
-    found = Origin(space.producer.input)
+    return followed(document, space.producer.input, _MOVES)
+
+
+def followed(document: Document, tensor: gs.Tensor, moves: Collection[str]) -> Origin:
+    """Return where the numbers of a tensor come from, as far back as single constants and the operators `moves` lead.
+
+    Args:
+        document: The model.
+        tensor: A tensor of it.
+        moves: Operators whose output holds numbers of their first input as they are.
+    """
+    found = Origin(tensor)
     for _ in range(len(document.graph.nodes) + 1):
         node = found.tensor.inputs[0] if len(found.tensor.inputs) == 1 else None
-        step = None if node is None or node.domain not in STANDARD else _back(document, node, found)
+        step = None if node is None or node.domain not in STANDARD else _back(document, node, found, moves)
         if step is None:
             return found
         found = step
     return found
 
 
-def _back(document: Document, node: gs.Node, found: Origin) -> Origin | None:
+def _back(document: Document, node: gs.Node, found: Origin, moves: Collection[str]) -> Origin | None:
     """Return the origin one node further back, or None where it is not a move or a rescaling."""
     if not node.inputs:
         return None
-    if node.op in _MOVES:
+    if node.op in moves:
         return Origin(node.inputs[0], found.scale, found.shift)
     if node.op not in ("Add", "Sub", "Mul", "Div") or len(node.inputs) != 2:
         return None

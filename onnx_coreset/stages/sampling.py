@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.laws import Ball, Empirical, Law, Normal, correlation_root
+from onnx_coreset.core.laws import Ball, Empirical, Law, Normal
 from onnx_coreset.core.layer import HiddenLayer
 from onnx_coreset.edge.augment import Augmented, augmented
 from onnx_coreset.edge.files import load_arrays
@@ -23,16 +23,15 @@ from onnx_coreset.edge.inputs import Feeder, Given, Synthetic, given
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
 from onnx_coreset.edge.statistics import Samples, as_float, collect, synthetic
 from onnx_coreset.errors import UsageError
-from onnx_coreset.graph.first import first_weights
 from onnx_coreset.graph.indices import valid_ranges
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.stages.domains import Stated, given_radius, reach, remember, stated
 from onnx_coreset.stages.front import law_in_front
+from onnx_coreset.stages.hints import hints
 from onnx_coreset.stages.opening import Opened
 
 FIT, HOLD, FRESH = 0, 1, 2
-_LARGEST_ROOT = 2048
 _MACS = 2 * 10**11
 _FEW, _ENOUGH = 4096, 16384
 _UNTOUCHED = 32
@@ -195,7 +194,7 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
         if unknown:
             raise UsageError(f"--input-shape {unknown[0]}: the inputs are {', '.join(s.name for s in session.inputs)}")
         ranges, rng = valid_ranges(opened.document), stream(options.seed, "inputs", HOLD)
-        feeder = synthetic(session, ranges, shapes, rng, _roots(opened))
+        feeder = synthetic(session, ranges, shapes, rng, hints(opened))
         own = None
         if options.inputs == "auto" and opened.spaces:
             wanted = 2 * rows_wanted(options, opened)
@@ -206,12 +205,6 @@ def _feeder(opened: Opened, options: Options, provider: Provider) -> tuple[Feede
             flag = "--input-shape" if options.input_shape else "--inputs synthetic"
             raise UsageError(f"{flag}: the model does not run on such inputs: {refused}") from refused
         return None, (f"the model does not run on synthetic inputs ({refused}): its outputs were not compared",)
-
-
-def _roots(opened: Opened) -> dict[str, Array]:
-    """Return, for model inputs that meet a linear layer first, the covariance root that its weights suggest."""
-    found = {name: correlation_root(weights) for name, weights in first_weights(opened.document, _LARGEST_ROOT).items()}
-    return {name: root for name, root in found.items() if root is not None}
 
 
 def _reachable(opened: Opened, space: Space) -> bool:

@@ -9,6 +9,7 @@ from onnx import TensorProto, helper
 
 from api_models import built
 from onnx_coreset.core.laws import SCALES
+from onnx_coreset.core.suggested import Suggested
 from onnx_coreset.edge.inputs import Given, Synthetic, batch_of, given
 from onnx_coreset.edge.runtime import InputSpec
 from onnx_coreset.errors import UsageError
@@ -59,10 +60,31 @@ def test_truth_values_are_fair_coins() -> None:
     assert abs(coins.mean() - 0.5) <= 5 * 0.5 / 100
 
 
-def test_half_of_the_samples_have_the_correlations_given() -> None:
-    root = np.array([[1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]])
-    x = drawn(spec("x", "N", 3), (10_000, 3), roots={"x": root})
-    assert abs((x[:, 1] == 0).mean() - 0.5) <= 5 * 0.5 / 100
+def test_what_is_hinted_at_is_drawn() -> None:
+    root = np.array([[1.0, 0.0, 1.0], [0.0, 0.0, 0.0], [1.0, 0.0, 1.0]])
+    hint = Suggested(np.array([1.0, 2.0, 3.0]), root, 10.0)
+    x = drawn(spec("x", "N", 3), (10_000, 3), hints={"x": hint}).astype(np.float64) - hint.centre
+    assert np.abs(x[:, 1]).max() == 0 and np.abs(x[:, 0] - x[:, 2]).max() <= 1e-5
+    # x_0 = 10 s (g_0 + g_2): its variance is 200 E s^2, within 5 standard errors, sqrt(E x^4 / N) each.
+    power = 200 * np.mean(np.square(SCALES))
+    assert abs(np.mean(x[:, 0] ** 2) - power) <= 5 * np.sqrt(3 * 200**2 * np.mean(np.power(SCALES, 4)) / 10_000)
+
+
+def test_rows_of_a_last_axis_get_the_hint_each() -> None:
+    hint = Suggested(np.array([1.0, -2.0]), np.zeros((2, 2)), 1.0)
+    x = drawn(spec("x", "N", "T", 2), (3, 5, 2), hints={"x": hint})
+    assert np.array_equal(x, np.broadcast_to(np.float32([1, -2]), (3, 5, 2)))
+
+
+def test_the_law_of_a_hinted_input_is_known_in_closed_form() -> None:
+    one, hint = spec("x", "N", 3), Suggested(np.arange(3.0), np.eye(3), 2.0)
+    feeder = Synthetic((one,), {"x": (8, 3)}, {}, {"x": hint})
+    parts = feeder.components("x")
+    assert parts is not None and [part.scale for part in parts] == [2 * s for s in SCALES]
+    # One array, so that the correlations of neurons are computed once.
+    assert all(part.root is not None and np.shares_memory(part.root, hint.root) for part in parts)
+    assert all(part.mean is not None and np.array_equal(part.mean, hint.centre) for part in parts)
+    assert Synthetic((one,), {"x": (8, 3, 1)}, {}, {"x": hint}).components("x") is None
 
 
 # Integers that index a table.
