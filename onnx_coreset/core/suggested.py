@@ -3,12 +3,13 @@
 Correlations: a trained first layer points where its inputs vary together, so the correlations of the columns of its
 weights W resemble those of the inputs. Place: neurons are trained to have their kinks or their steepest places among
 the inputs, so a point where W x + b = 0 is a place among them; where a standardisation was folded into the layer, that
-is how far off the origin it is. Inputs are then drawn as
+is how far off the origin it is. Firing: most neurons are off, or on, on many inputs at once, so that inputs vary more
+than by chance along the direction u that drives all of them together. Inputs are then drawn as
 
-    x = c + s k g M,        k = max(1, 3 rms c),
+    x = c + s k (M g + .7 h u),        k = max(1, 3 rms c),
 
-with c that centre, M the root of that covariance, g ~ N(0, I) and s one of a few scales. A rescaling between the
-model's input and its first layer is undone.
+with c that centre, M the root of that covariance, g ~ N(0, I), h ~ N(0, 1) and s one of a few scales. A rescaling
+between the model's input and its first layer is undone.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from scipy.linalg import cho_factor, cho_solve
 
 from onnx_coreset.core.arrays import Array, frozen
 
-__all__ = ["Suggested", "centre", "correlation_root", "suggested"]
+__all__ = ["Suggested", "centre", "common", "correlation_root", "suggested"]
 
 _MANY = 64
 _RIDGE = 1e-5
 _WHITE = 0.1
 _WIDE = 3.0
+_COMMON = 0.7
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Suggested:
 
     Attributes:
         centre: Where inputs lie, shape (d,).
-        root: Symmetric root M of their covariance at scale 1, shape (d, d).
+        root: Root of their covariance at scale 1, shape (d, q).
         scale: What the scales of a mixture are multiplied by.
     """
 
@@ -69,6 +71,7 @@ def suggested(weights: Array, bias: Array, factor: float = 1.0, shift: float = 0
         return None
     middle = centre(weights, bias)
     scale = max(1.0, _WIDE * float(np.sqrt(np.mean(middle**2))))
+    root = np.concatenate([root, _COMMON * common(weights, root)[:, None]], axis=1)
     found = Suggested((middle - shift) / factor, root, scale / abs(factor))
     return found if np.isfinite(found.centre).all() and np.isfinite(found.scale) else None
 
@@ -92,6 +95,24 @@ def centre(weights: Array, bias: Array) -> Array:
     factor = cho_factor(gram)
     found = weights.T @ cho_solve(factor, bias) if count <= size else cho_solve(factor, weights.T @ bias)
     return np.asarray(-found)
+
+
+def common(weights: Array, root: Array) -> Array:
+    """Return the direction u that drives all neurons together, by about a standard deviation each, shape (d,).
+
+    Among u = M v, that with the least |A v - 1|^2 + |v|^2, where the rows of A are those of W M at length one: what no
+    direction does to many neurons alike stays small.
+
+    Args:
+        weights: W, shape (n, d).
+        root: M, shape (d, d).
+    """
+    rows = weights @ root
+    lengths = np.linalg.norm(rows, axis=1)
+    rows = rows[lengths > 0] / lengths[lengths > 0, None]
+    gram = rows.T @ rows
+    gram[np.diag_indices_from(gram)] += 1.0
+    return np.asarray(root @ cho_solve(cho_factor(gram), rows.sum(axis=0)))
 
 
 def correlation_root(weights: Array) -> Array | None:

@@ -96,15 +96,16 @@ class Synthetic:
         # One scale a sample: rows of the first axis, or the whole array where there is no such axis.
         leading = shape[:1] if len(shape) > 1 else ()
         scale = np.asarray(self.scales)[rng.integers(len(self.scales), size=leading)]
-        values = rng.standard_normal(shape)
         scale = scale.reshape(leading + (1,) * (len(shape) - len(leading)))
         hint = self.hints.get(spec.name)
-        if hint is not None and values.size % hint.size == 0:
+        size = int(np.prod(shape))
+        if hint is not None and size % hint.size == 0:
             # Whole samples where the hint is as large as one, otherwise each row of the last axis.
-            turned = (values.reshape(-1, hint.size) @ hint.root).reshape(shape) * (scale * hint.scale)
-            values = (turned.reshape(-1, hint.size) + hint.centre).reshape(shape)
+            normal = rng.standard_normal((size // hint.size, hint.root.shape[1]))
+            values = (normal @ hint.root.T).reshape(shape) * (scale * hint.scale)
+            values = (values.reshape(-1, hint.size) + hint.centre).reshape(shape)
         else:
-            values = values * scale
+            values = rng.standard_normal(shape) * scale
         if self.ends is not None:
             values = np.clip(values, *self.ends)
         return np.asarray(values).astype(spec.dtype)

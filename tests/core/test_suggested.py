@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from onnx_coreset.core.suggested import centre, correlation_root, suggested
+from onnx_coreset.core.suggested import centre, common, correlation_root, suggested
 
 RNG = np.random.default_rng(0)
 
@@ -67,6 +67,24 @@ def test_weights_that_say_nothing_suggest_nothing(weights: np.ndarray) -> None:
 
 def test_biases_that_are_not_finite_suggest_nothing() -> None:
     assert suggested(RNG.standard_normal((5, 4)), np.full(5, np.inf)) is None
+
+
+def test_the_direction_that_drives_all_neurons_is_found_and_none_is_made_up() -> None:
+    along = np.eye(30)[0]
+    noise = RNG.standard_normal((400, 30))
+    noise[:, 0] = 0.0
+    together = common(noise + 3.0 * along, np.eye(30))
+    # Each row has 3 along it, of a length of about sqrt(29 + 9).
+    assert together[0] / np.linalg.norm(together) > 0.95
+    assert np.mean((noise + 3.0 * along) @ together) == pytest.approx(np.sqrt(38), rel=0.1)
+    # By chance, 400 neurons of 30 inputs share about a root of 30 / 400.
+    assert np.mean(noise @ common(noise, np.eye(30))) < 0.3 * np.sqrt(29)
+
+
+def test_a_neuron_without_weights_moves_no_direction() -> None:
+    weights = RNG.standard_normal((5, 4))
+    padded = np.concatenate([weights, np.zeros((2, 4))])
+    assert np.allclose(common(weights, np.eye(4)), common(padded, np.eye(4)))
 
 
 def test_a_rescaling_in_front_is_undone() -> None:
