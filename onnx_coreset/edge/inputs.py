@@ -47,7 +47,9 @@ class Synthetic:
         ranges: Half-open range of the integers that index a table, by name.
         hints: What the first layer suggests of an input, by name.
         scales: Scales of the mixture.
-        ends: Numbers that are no integers are clipped to lie between these two; or None.
+        ends: Where numbers that are no integers lie, or None where that is not known: scales are then in units of the
+            larger of the two, instead of what a hint says.
+        clipped: Share of the samples that are clipped to lie there.
     """
 
     specs: tuple[InputSpec, ...]
@@ -56,6 +58,7 @@ class Synthetic:
     hints: Mapping[str, Suggested] = field(default_factory=dict)
     scales: tuple[float, ...] = SCALES
     ends: tuple[float, float] | None = None
+    clipped: float = 1.0
 
     @property
     def name(self) -> str:
@@ -98,16 +101,20 @@ class Synthetic:
         scale = np.asarray(self.scales)[rng.integers(len(self.scales), size=leading)]
         scale = scale.reshape(leading + (1,) * (len(shape) - len(leading)))
         hint = self.hints.get(spec.name)
+        unit = 1.0 if hint is None else hint.scale
+        if self.ends is not None:
+            unit = max(map(abs, self.ends)) or 1.0
         size = int(np.prod(shape))
         if hint is not None and size % hint.size == 0:
             # Whole samples where the hint is as large as one, otherwise each row of the last axis.
             normal = rng.standard_normal((size // hint.size, hint.root.shape[1]))
-            values = (normal @ hint.root.T).reshape(shape) * (scale * hint.scale)
+            values = (normal @ hint.root.T).reshape(shape) * (scale * unit)
             values = (values.reshape(-1, hint.size) + hint.centre).reshape(shape)
         else:
-            values = rng.standard_normal(shape) * scale
+            values = rng.standard_normal(shape) * (scale * unit)
         if self.ends is not None:
-            values = np.clip(values, *self.ends)
+            chosen = rng.random(scale.shape) < self.clipped
+            values = np.where(chosen, np.clip(values, *self.ends), values)
         return np.asarray(values).astype(spec.dtype)
 
 

@@ -1,6 +1,7 @@
 """Second stage: what the inputs of each layer look like.
 
-`auto` runs the model on synthetic inputs where ONNX Runtime can; those that validate are clipped to `--input-range`.
+`auto` runs the model on synthetic inputs where ONNX Runtime can; those that validate are clipped to `--input-range`,
+and so is half of those that are fitted to.
 Otherwise it takes the law that a normalisation in front of a layer gives, else a ball: of the given radius where the
 layer reads the model's input, of the radius that the layer in front proves where it reads that one, else of sqrt(d).
 """
@@ -35,6 +36,7 @@ FIT, HOLD, FRESH = 0, 1, 2
 _MACS = 2 * 10**11
 _FEW, _ENOUGH = 4096, 16384
 _UNTOUCHED = 32
+_CLIPPED = 0.5
 _UNKNOWN = "no radius is known: the root of d"
 
 
@@ -127,9 +129,10 @@ def sources(opened: Opened, options: Options, provider: Provider) -> Sources:
     held_back: tuple[Feeder, int] = (feeder, 0)
     untouched: Feeder | None = feeder
     if isinstance(feeder, Synthetic) and options.input_range is not None:
-        # Fitted to the broad law: on numbers that are clipped, half of them to one end, neurons look linear.
         untouched = replace(feeder, ends=options.input_range)
         held_back = (untouched, 0)
+        # Fitted to a broader law: on numbers that are clipped, half of them to one end, neurons look linear.
+        feeder = replace(untouched, clipped=_CLIPPED)
     if isinstance(feeder, Given):
         held_back, untouched, feeder, few = _held_back(feeder, opened)
         notes += few

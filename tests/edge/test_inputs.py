@@ -70,6 +70,18 @@ def test_what_is_hinted_at_is_drawn() -> None:
     assert abs(np.mean(x[:, 0] ** 2) - power) <= 5 * np.sqrt(3 * 200**2 * np.mean(np.power(SCALES, 4)) / 10_000)
 
 
+def test_where_numbers_lie_is_the_unit_of_scales_and_clips_as_many_as_asked() -> None:
+    hint = Suggested(np.zeros(200), np.eye(200), 1000.0)
+    for more in ({}, {"hints": {"x": hint}}):
+        x = drawn(spec("x", "N", 200), (3000, 200), ends=(0.0, 255.0), clipped=0.5, **more)
+        inside = ((x >= 0) & (x <= 255)).all(axis=1)
+        assert abs(inside.mean() - 0.5) <= 5 * 0.5 / np.sqrt(3000)
+        scales = np.sqrt((x[~inside].astype(np.float64) ** 2).mean(axis=1)) / 255
+        # The rms of 200 normal numbers is within 5 / sqrt(400) of its scale.
+        assert (np.abs(scales[:, None] / SCALES - 1).min(axis=1) <= 5 / np.sqrt(400)).all()
+    assert drawn(spec("x", "N", 3), (100, 3), ends=(0.0, 0.0)).any() == 0
+
+
 def test_rows_of_a_last_axis_get_the_hint_each() -> None:
     hint = Suggested(np.array([1.0, -2.0]), np.zeros((2, 2)), 1.0)
     x = drawn(spec("x", "N", "T", 2), (3, 5, 2), hints={"x": hint})
