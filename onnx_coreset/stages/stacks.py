@@ -82,9 +82,14 @@ def stacks(chains: Sequence[Narrowed], opened: Opened, alone: bool) -> list[Stac
 
 
 def _follows(before: Narrowed, after: Narrowed) -> bool:
-    """Return whether `after` reads nothing but what `before` gives, as it is."""
+    """Return whether `after` reads nothing but what `before` gives, as it is, and both are dense neurons.
+
+    Of products nothing is proven through several layers: what would be polished together would have no bound.
+    """
     features = after.layer.readouts[0].features
-    if len(before.space.consumers) != 1 or not isinstance(features, Neurons):
+    if len(before.space.consumers) != 1 or not all(
+        isinstance(chain.layer.readouts[0].features, Neurons) for chain in (before, after)
+    ):
         return False
     same = before.space.consumers[0][0].dense.node is after.space.producer.dense.node
     if not same or before.space.region.moved or after.space.region.moved:

@@ -49,7 +49,7 @@ MODELS: dict[str, tuple[onnx.ModelProto, list[int]]] = {
         model("h = MatMul(x, A)", "r = Relu(h)", "k = MatMul(r, B)", "t = Tanh(k)", "y = MatMul(t, C)"), [2]),
     "a constant that is added twice": (graph("n = Gemm(r, B, b)", "k = Add(n, b)", *LAST), [2]),
     "two heads at the end": (graph("k = Gemm(r, B, b)", *LAST, "o = MatMul(t, C)", outputs="y o"), [2]),
-    "gated, then a layer": (model(*SWISH, "k = Gemm(r, B, b)", *LAST, G=G, **TWO), [2]),
+    "gated, then a layer": (model(*SWISH, "k = Gemm(r, B, b)", *LAST, G=G, **TWO), [1, 1]),
     "a layer, then gated": (
         graph("g = Gemm(r, B, b)", "u = MatMul(r, B)", "s = Sigmoid(g)", "t = Mul(s, u)", "y = Gemm(t, C, c)"), [1, 1]),
     "a function of several layers": (
