@@ -6,6 +6,7 @@ report -> save. Nothing touches the disk before the last step.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
 import time
@@ -122,6 +123,9 @@ def _family(
     model: AnyModel, family: list[Options], accept: Callable[[onnx.ModelProto], bool] | None, tell: Progress
 ) -> Iterator[Result]:
     clock = _Clock()
+    if isinstance(model, onnx.ModelProto):
+        # Between two results, the caller may do to it what they like.
+        model = copy.deepcopy(model)
     with ExitStack() as room:
         analysis = _analysed(model, None, family[0], clock, tell, room) if family else None
         for options in family:
@@ -197,6 +201,9 @@ def _finish(
     accept: Callable[[onnx.ModelProto], bool] | None,
 ) -> Result:
     """Report, and only then write."""
+    if judged.model is analysis.opened.original and analysis.opened.source is None:
+        # What is done to the result must not happen to the caller's model.
+        judged = replace(judged, model=copy.deepcopy(judged.model))
     final = iter(judged.chains)
     settled = [chain if isinstance(chain, Skip) else next(final) for chain in chains]
     carried = judged.comparison.carried if judged.comparison is not None else {}

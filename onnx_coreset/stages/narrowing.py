@@ -23,6 +23,7 @@ from onnx_coreset.edge.validation import computed_errors, local_errors
 from onnx_coreset.graph.extract import extract, shrunk, the_space
 from onnx_coreset.graph.lens import read
 from onnx_coreset.graph.model.codec import decode
+from onnx_coreset.graph.model.document import Numbers
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
@@ -155,14 +156,18 @@ def prepare(space: Space, opened: Opened, found: Sources, method: Method, option
     unfit = _unfit(space, layer, method)
     if unfit is not None:
         return unfit
-    inputs = unsampled(layer) if blind(options) else layer_inputs(space, layer, found, opened, options)
 
     def generator(width: int) -> np.random.Generator:
         return stream(options.seed, space.name, width + 8)
 
+    if blind(options):
+        # Only its outline is kept.
+        inputs = unsampled(layer)
+        ordered = by_weights(layer, inputs, method, generator)
+        return Prepared(space, ordered.layer, inputs, method, lambda: ordered)
+    inputs = layer_inputs(space, layer, found, opened, options)
+
     def make() -> Candidates:
-        if blind(options):
-            return by_weights(layer, inputs, method, generator)
         # What holds for every input of the shrunk model too; what a layer in front makes of its inputs may be polished.
         domain = inputs.stated.domain if inputs.stated.sure else None
         return candidates(layer, inputs.fit, method, inputs.law, inputs.radius, options, generator, domain)
@@ -210,8 +215,9 @@ def settle(
 
 
 def _unfit(space: Space, layer: HiddenLayer, method: Method) -> Skip | None:
-    values = [w for readout in layer.readouts for w in (readout.outgoing, readout.constant)]
-    values += [w for producer in space.producers for w in producer.read()]
+    values: list[Numbers] = [w for readout in layer.readouts for w in (readout.outgoing, readout.constant)]
+    for producer in space.producers:
+        values += [np.asarray(producer.dense.alpha), producer.dense.stored, producer.bias()]
     if not all(np.isfinite(value).all() for value in values):
         return Skip(space.name, "a weight is NaN or infinite", "non-finite", space.width)
     plain = all(isinstance(readout.features, Neurons) for readout in layer.readouts)
