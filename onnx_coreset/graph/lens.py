@@ -20,12 +20,13 @@ from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.space import Space
 
 
-def read(document: Document, space: Space) -> HiddenLayer:
+def read(document: Document, space: Space, outgoing: bool = True) -> HiddenLayer:
     """Return the hidden layer that `space` is, in float64.
 
     Args:
         document: The model.
         space: A space of that model.
+        outgoing: Whether outgoing weights are read; NaN stand in their place where they are not.
 
     Returns:
         The layer: one readout a consumer. O(parameters of the layer).
@@ -46,8 +47,11 @@ def read(document: Document, space: Space) -> HiddenLayer:
         key = (numbers, Layout(np.where(where >= 0, 0, -1), np.zeros_like(where)))
         if key not in features:
             features[key] = _features(tuple(parts[number] for number in numbers), where)
-        weights, constant = consumer.read()
-        readouts.append(Readout(features[key], _outgoing(weights, where), constant))
+        if outgoing:
+            weights = _outgoing(consumer.dense.matrix(), where)
+        else:
+            weights = np.broadcast_to(np.nan, (consumer.outputs, *where.shape))
+        readouts.append(Readout(features[key], weights, consumer.constant()))
     return HiddenLayer(space.width, tuple(readouts))
 
 

@@ -29,7 +29,7 @@ from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.plan import Candidates, candidates, least_width, measured_on, rounded
 from onnx_coreset.report import CorrectionFacts
-from onnx_coreset.stages.blind import blind
+from onnx_coreset.stages.blind import blind, one_sided
 from onnx_coreset.stages.bounding import least_proven
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
@@ -152,8 +152,8 @@ def prepare(space: Space, opened: Opened, found: Sources, method: Method, option
     Returns:
         The chain, or why it is skipped.
     """
-    layer = read(opened.document, space)
-    unfit = _unfit(space, layer, method)
+    layer = read(opened.document, space, outgoing=not one_sided(options))
+    unfit = _unfit(space, layer, method, one_sided(options))
     if unfit is not None:
         return unfit
 
@@ -214,10 +214,16 @@ def settle(
     return replace(done, proof=proof) if done.coreset.width == width else done
 
 
-def _unfit(space: Space, layer: HiddenLayer, method: Method) -> Skip | None:
-    values: list[Numbers] = [w for readout in layer.readouts for w in (readout.outgoing, readout.constant)]
-    for producer in space.producers:
-        values += [np.asarray(producer.dense.alpha), producer.dense.stored, producer.bias()]
+def _unfit(space: Space, layer: HiddenLayer, method: Method, one_sided: bool) -> Skip | None:
+    products = [producer.dense for producer in space.producers]
+    values: list[Numbers] = [producer.bias() for producer in space.producers]
+    values += [readout.constant for readout in layer.readouts]
+    if one_sided:
+        products += [consumer.dense for consumer, _ in space.consumers]
+    else:
+        values += [readout.outgoing for readout in layer.readouts]
+    for product in products:
+        values += [np.asarray(product.alpha), product.stored]
     if not all(np.isfinite(value).all() for value in values):
         return Skip(space.name, "a weight is NaN or infinite", "non-finite", space.width)
     plain = all(isinstance(readout.features, Neurons) for readout in layer.readouts)

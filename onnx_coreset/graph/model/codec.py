@@ -15,6 +15,7 @@ from google.protobuf.unknown_fields import UnknownFieldSet
 from onnx import helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.importers.onnx_importer import import_onnx
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
 from onnx_coreset.edge.light import copied
@@ -108,10 +109,7 @@ def encode(document: Document, spent: bool = False) -> onnx.ModelProto:
     model = _copy(document)
     # Inner graphs first: patching an outer list of nodes copies the nodes, inner graphs included.
     for scope in reversed(document.scopes):
-        _patch(document, scope, _message(model, scope.path))
-        for tensor in scope.tensors.values() if spent else ():
-            if isinstance(tensor, gs.Constant) and isinstance(tensor._values, np.ndarray):
-                tensor._values = None
+        _patch(document, scope, _message(model, scope.path), spent)
     return model
 
 
@@ -134,8 +132,8 @@ def _message(model: onnx.ModelProto, path: tuple[tuple[int, str], ...]) -> onnx.
     return graph
 
 
-def _patch(document: Document, scope: Scope, graph: onnx.GraphProto) -> None:
-    new = _patch_constants(document, scope, graph)
+def _patch(document: Document, scope: Scope, graph: onnx.GraphProto, spent: bool) -> None:
+    new = _patch_constants(document, scope, graph, spent)
     _patch_nodes(document, scope, graph)
     if new and document.proto.ir_version < 4 and not scope.path:
         # Before IR version 4 an initializer had to be listed among the inputs.
@@ -163,12 +161,12 @@ def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
             dim.dim_value = size
 
 
-def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto, spent: bool) -> list[onnx.TensorProto]:
     """Write edited initializers, add new ones, drop those that lost their last reader; return the new ones."""
     edited, gone = _edited(document, scope), _lost(document, graph)
     for message in graph.initializer:
         if message.name in edited and message.name not in gone:
-            _store(document, edited[message.name], message)
+            _store(document, edited[message.name], message, spent)
     lost = [i for i, t in enumerate(graph.initializer) if t.name in gone]
     made = {t.name for node in scope.graph.nodes for t in node.outputs}
     gone |= {name for node in graph.node for name in node.output} - made
@@ -180,7 +178,7 @@ def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -
     read = (t for node in scope.graph.nodes for t in node.inputs if isinstance(t, gs.Constant))
     fresh = {t.name: t for t in read if id(t) not in document.constants}
     for tensor in fresh.values():
-        _store(document, tensor, graph.initializer.add())
+        _store(document, tensor, graph.initializer.add(), spent)
     return list(graph.initializer[len(graph.initializer) - len(fresh) :])
 
 
@@ -199,7 +197,7 @@ def _lost(document: Document, graph: onnx.GraphProto) -> set[str]:
     return {t.name for t in graph.initializer if t.name in read_before and t.name not in used}
 
 
-def _store(document: Document | None, tensor: gs.Constant, message: onnx.TensorProto) -> None:
+def _store(document: Document | None, tensor: gs.Constant, message: onnx.TensorProto, spent: bool = False) -> None:
     """Let `message` hold a constant's numbers, or say where they were put away; its doc string and metadata stay."""
     values = tensor._values
     if document is not None and not isinstance(values, np.ndarray):
@@ -218,6 +216,8 @@ def _store(document: Document | None, tensor: gs.Constant, message: onnx.TensorP
     message.name = tensor.name
     if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
         message.raw_data = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    if spent:
+        tensor._values = LazyValues(message)
 
 
 def _patch_nodes(document: Document, scope: Scope, graph: onnx.GraphProto) -> None:
