@@ -20,7 +20,7 @@ from onnx_coreset import inspect, optimize
 from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict
 from onnx_coreset.core.methods import METHODS, Context
 from onnx_coreset.errors import Rejected, UsageError
-from onnx_coreset.stages import narrowing
+from onnx_coreset.stages import settling
 
 F = TensorProto.FLOAT
 CPU = {"provider": "cpu", "certify": "off"}
@@ -466,15 +466,15 @@ def test_a_shape_that_does_not_fit_is_refused(shape: dict[str, tuple[int, ...]],
 
 def test_a_radius_implies_the_ball_and_no_sample_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
-    measure = narrowing.measure
+    measure = settling.measure
 
     def spy(
-        alone: object, name: str, coreset: object, inputs: narrowing.LayerInputs, *rest: object, **more: object
+        alone: object, name: str, coreset: object, inputs: settling.LayerInputs, *rest: object, **more: object
     ) -> object:
         seen[name] = inputs
         return measure(alone, name, coreset, inputs, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(narrowing, "measure", spy)
+    monkeypatch.setattr(settling, "measure", spy)
     report = optimize(SMALL, ratio=0.5, radius=2.5, **CPU).report
     assert report.options["inputs"] == "ball"
     first, second = report.chains[:2]

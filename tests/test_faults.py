@@ -24,7 +24,7 @@ import onnx_coreset
 from api_models import mlp, weights
 from onnx_coreset import api, cli
 from onnx_coreset.edge import files, runtime
-from onnx_coreset.stages import judging, narrowing
+from onnx_coreset.stages import judging, settling
 
 SMALL = mlp([6, 20, 16, 4])
 
@@ -185,7 +185,7 @@ def test_interrupted_in_the_middle(
     def interrupt(*_: object, **__: object) -> object:
         raise KeyboardInterrupt
 
-    for module, name in ((narrowing, "measure"), (judging, "compare"), (files, "save"), (os, "replace")):
+    for module, name in ((settling, "measure"), (judging, "compare"), (files, "save"), (os, "replace")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, interrupt)
             fails(capsys, 130, "interrupted", "in.onnx", "out.onnx", "--report", "r.json", "--provider", "cpu")

@@ -18,13 +18,14 @@ import numpy as np
 from onnx_coreset.core.certificates import Certificate, Effort
 from onnx_coreset.core.layer import HiddenLayer
 from onnx_coreset.edge.statistics import as_float
+from onnx_coreset.graph.extract import extract
 from onnx_coreset.options import Options
 from onnx_coreset.stages.blind import blind
 from onnx_coreset.stages.judging import Judged
 from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
-from onnx_coreset.stages.proving import as_stored, certificate, inside, measured_inside, scales
+from onnx_coreset.stages.proving import as_stored, certificate, inside, measured_inside, scales, unit_of
 from onnx_coreset.stages.sampling import stream
 from onnx_coreset.stages.through import of_model, of_stack
 
@@ -87,10 +88,11 @@ def _share(effort: Effort, started: float, waiting: int) -> float:
 
 
 def _proof(chain: Narrowed, opened: Opened, effort: Effort, options: Options, seconds: float) -> Proof | None:
-    after = as_stored(opened, chain.space, chain.layer, chain.coreset, chain.inputs)
+    alone = extract(opened.document, chain.space, chain.inputs.fresh.rank)
+    after = as_stored(alone, chain.space.name, chain.layer, chain.coreset)
     rng = stream(options.seed, chain.space.name, _PROOF)
     effort = effort if seconds >= _SECONDS["fast"] else "fast"
-    found = certificate(chain.space, chain.layer, after, chain.inputs, effort, rng, seconds)
+    found = certificate(chain.layer, after, chain.inputs, effort, rng, unit_of(chain.space), seconds)
     return None if found is None else _with_samples(found, chain, after)
 
 
