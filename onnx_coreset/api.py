@@ -198,7 +198,7 @@ def _done(
         present = [chain for chain in chains if isinstance(chain, Narrowed)]
         judged = judge(analysis.opened, present, analysis.found, options, analysis.provider)
     with clock("certify"):
-        judged = proven(judged, analysis.opened, options, tell)
+        judged = proven(judged, analysis.opened, options, tell, analysis.crew)
     with clock("state"):
         said = statements(judged, analysis.opened, analysis.found, options, analysis.provider, tell)
     return _finish(analysis, chains, judged, said, options, clock, tell, out, accept)

@@ -6,12 +6,13 @@ scratch folder, which workers on other machines must see, too.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
+
+import numpy as np
 
 from onnx_coreset.edge.parcel import Known, opened, packed
 from onnx_coreset.edge.processes import Processes
@@ -33,12 +34,15 @@ class Crew:
     Attributes:
         executor: Who does; None for this process.
         room: Where parcels are put.
-        threads: How many threads one of them may use besides BLAS's.
+        count: How many of them there are, as far as that is known.
+        threads: How many threads one of them may use besides BLAS's; None for as many as there are cores.
     """
 
     executor: Executor | None = None
     room: Scratch | None = None
-    threads: int = 1
+    count: int = 1
+    threads: int | None = None
+    _known: Known = field(default_factory=dict)
 
     def map(self, work: Callable[[_T], _R], tasks: Iterable[_T]) -> Iterator[tuple[_T, _R]]:
         """Yield each task and what work makes of it, in their order.
@@ -70,13 +74,13 @@ class Crew:
         waiting: list[tuple[_T, Future[bytes]]] = []
         try:
             for task in tasks:
-                data = _sent(task, folder)
-                waiting.append((opened(data), self._submit(work, data, folder)))
+                data = _sent(task, folder, dict(self._known))
+                waiting.append((opened(data, self._known), self._submit(work, data, folder)))
                 del task
             waiting.reverse()
             while waiting:
                 given, future = waiting.pop()
-                yield given, _came(future)
+                yield given, self._came(future)
         finally:
             for _, future in waiting:
                 future.cancel()
@@ -88,10 +92,24 @@ class Crew:
         except RuntimeError as error:
             raise MachineError(f"the executor takes no work ({one_line(str(error))})") from error
 
+    def _came(self, future: Future[bytes]) -> Any:
+        """Return what a piece of work gave."""
+        try:
+            data = future.result()
+        except Exception as error:
+            reason = one_line(str(error)) or type(error).__name__
+            raise MachineError(
+                f"a worker failed ({reason}); its machine may be out of memory: use fewer workers, or none"
+            ) from error
+        done, value = opened(data, self._known)
+        if not done:
+            raise value
+        return value
 
-def _sent(task: Any, folder: str) -> bytes:
+
+def _sent(task: Any, folder: str, known: Known) -> bytes:
     try:
-        return packed(task, folder)
+        return packed(task, folder, known)
     except CoresetError:
         raise
     except Exception as error:
@@ -105,7 +123,7 @@ def _perform(work: Callable[[Any], Any], data: bytes, folder: str) -> bytes:
     """Do a piece of work in whatever process this is; what it raises is sent back, too."""
     known: Known = {}
     try:
-        with one_thread():
+        with one_thread(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             answer: tuple[bool, Any] = True, work(opened(data, known))
         return packed(answer, folder, known)
     except Exception as error:
@@ -113,21 +131,6 @@ def _perform(work: Callable[[Any], Any], data: bytes, folder: str) -> bytes:
             return packed((False, error), folder)
         except Exception:
             return packed((False, MachineError(f"a worker failed ({type(error).__name__}: {error})")), folder)
-
-
-def _came(future: Future[bytes]) -> Any:
-    """Return what a piece of work gave."""
-    try:
-        data = future.result()
-    except Exception as error:
-        reason = one_line(str(error)) or type(error).__name__
-        raise MachineError(
-            f"a worker failed ({reason}); its machine may be out of memory: use fewer workers, or none"
-        ) from error
-    done, value = opened(data)
-    if not done:
-        raise value
-    return value
 
 
 @contextmanager
@@ -146,13 +149,13 @@ def crew(executor: Executor | None, jobs: int, room: Scratch | None) -> Iterator
     if executor is not None and jobs > 1:
         raise UsageError("an executor and jobs are two ways to share work: give one of them")
     if executor is not None or jobs <= 1:
-        yield Crew(executor, room, cores() if executor is None else os.cpu_count() or 1)
+        yield Crew(executor, room)
         return
     try:
         own = Processes(jobs)
     except OSError as error:
         raise MachineError(f"worker processes cannot be started ({error.strerror}); leave --jobs out") from error
     try:
-        yield Crew(own, room, max(1, cores() // jobs))
+        yield Crew(own, room, jobs, max(1, cores() // jobs))
     finally:
         own.kill()

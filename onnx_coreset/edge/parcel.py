@@ -26,7 +26,7 @@ from onnx_coreset.errors import MachineError
 
 __all__ = ["Known", "opened", "packed"]
 
-_LARGE = 1 << 16
+_LARGE = 1 << 14
 _ALIGNED = 64
 
 

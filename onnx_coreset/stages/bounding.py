@@ -43,7 +43,7 @@ def proof_of(
         options: What was asked.
     """
     after = as_stored(alone, name, layer, coreset)
-    found = certificate(layer, after, inputs, "fast", stream(options.seed, name, _BOUND), unit)
+    found = certificate(layer, after, inputs.stated.domain, "fast", stream(options.seed, name, _BOUND), unit)
     if found is None:
         return None
     scale = scales(layer, as_float(inputs.fresh))

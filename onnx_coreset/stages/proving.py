@@ -25,7 +25,6 @@ from onnx_coreset.graph.extract import shrunk, the_space
 from onnx_coreset.graph.lens import read
 from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.space import Space
-from onnx_coreset.stages.sampling import LayerInputs
 
 _UNITS: Mapping[str, float] = MappingProxyType({"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53})
 _SINGLE = 2.0**-24
@@ -34,7 +33,7 @@ _SINGLE = 2.0**-24
 def certificate(
     before: HiddenLayer,
     after: HiddenLayer,
-    inputs: LayerInputs,
+    domain: Domain,
     effort: Effort,
     rng: np.random.Generator,
     unit: float,
@@ -46,7 +45,7 @@ def certificate(
     Args:
         before: What the layer reads as.
         after: What it becomes.
-        inputs: Samples of its inputs, with their domain.
+        domain: Where its inputs lie.
         effort: "fast" or "tight".
         rng: Starts of descent and search.
         unit: Largest relative error of one operation of the layer as it runs.
@@ -56,7 +55,7 @@ def certificate(
     # The products are small: threads share the outputs, and BLAS has one each.
     with one_thread(), np.errstate(all="ignore"):
         workers = threads or os.cpu_count() or 1
-        return certify(before, after, inputs.stated.domain, effort, rng, seconds, unit, workers)
+        return certify(before, after, domain, effort, rng, seconds, unit, workers)
 
 
 def unit_of(space: Space) -> float:
