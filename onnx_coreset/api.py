@@ -165,7 +165,6 @@ def _analysed(
             logging.getLogger(__name__).info("runs on the CPU: %s", provider.reason)
         opened = open_model(model, out, options)
         opened = replace(opened, facts=_sized(opened.facts, opened.original))
-        # What takes no time is not sent anywhere.
         shared = (executor is not None or options.jobs > 1) and not blind(options)
         place = room.enter_context(scratch(None if options.dry_run else out)) if shared or opened.large else None
         opened = replace(opened, scratch=place if opened.large else None)
@@ -275,7 +274,7 @@ def inspect(model: AnyModel, *, options: Options | None = None, **fields: Any) -
     return done
 
 
-def _silent(stage: str, done: int, total: int, detail: str) -> None:
+def _silent(*_: object) -> None:
     """Tell nobody."""
 
 

@@ -141,7 +141,7 @@ def test_a_model_that_is_missing_or_a_folder(here: Path, capsys: pytest.CaptureF
         (["new.onnx", "--input-shape", "q:1,6"], "the inputs are x"),
         (["new.onnx", "--radius", "1", "--inputs", "synthetic"], "--radius"),
         (["new.onnx", "--rat", "0.5"], "did you mean --ratio?"),
-        (["new.onnx", "--jobs"], "there is no option"),
+        (["new.onnx", "--jobs", "0"], "--jobs must be"),
         (["new.onnx", "--delta"], "expected one argument"),
         (["new.onnx", "--certify", "slow"], "--certify must be one of off, fast, tight"),
         (["new.onnx", "--radius", "hO=3"], "nearest: h1, h0"),

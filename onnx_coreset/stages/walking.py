@@ -76,10 +76,10 @@ def narrow(analysis: Analysis, options: Options, tell: Tell, keep: bool = False)
     if options.target in ("params", "output_eps"):
         return _together(analysis, options, tell)
     crew, opened = analysis.crew, analysis.opened
-    if keep and crew.executor is not None:
+    if keep:
         # What takes long is the same for every width; the rest is done here.
         _choices(analysis, [c for c in _prepared(analysis, options, tell) if isinstance(c, Prepared)])
-        crew = Crew(threads=crew.threads)
+        crew = Crew()
     places: list[Space | Skip] = []
 
     def tasks() -> Iterator[Task]:
@@ -113,12 +113,7 @@ def _prepared(analysis: Analysis, options: Options, tell: Tell) -> Iterator[Prep
 
 
 def _choices(analysis: Analysis, chains: list[Prepared]) -> list[Prepared]:
-    """Return chains with their coresets, where others than this process make them; those that have none are as before.
-
-    What comes back is on the disk.
-    """
-    if analysis.crew.executor is None:
-        return chains
+    """Return chains with their coresets, which are on the disk where others made them; what has none is as before."""
     missing = [chain for chain in chains if not chain.made]
     for chain, (task, made) in zip(missing, analysis.crew.map(choice, [c.task for c in missing]), strict=True):
         if isinstance(made, Candidates):
@@ -139,7 +134,9 @@ def _together(analysis: Analysis, options: Options, tell: Tell) -> list[Narrowed
     """Choose the widths of all chains at once; where one then fails validation, again for the others."""
     opened, provider = analysis.opened, analysis.provider
     places = list(_prepared(analysis, options, tell))
-    chains = _choices(analysis, [chain for chain in places if isinstance(chain, Prepared)])
+    chains = [chain for chain in places if isinstance(chain, Prepared)]
+    if analysis.crew.executor is not None:
+        chains = _choices(analysis, chains)
     good, bad = affordable(chains, analysis.crew.executor is None)
     settled: dict[str, Narrowed | Skip] = {}
     fixed: dict[str, int] = {}
