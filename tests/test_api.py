@@ -44,6 +44,21 @@ def first_layer(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 # --- how much ---
 
 
+def test_where_nothing_is_cut_the_result_is_a_copy() -> None:
+    model = mlp([5, 9, 3])
+    result = optimize(model, ratio=1.0, provider="cpu").model
+    assert result == model and result is not model
+    result.graph.ClearField("node")
+    assert len(model.graph.node) > 0
+
+
+@pytest.mark.parametrize("method", ["norm", "synflow"])
+def test_weights_alone_give_the_same_model_as_with_samples(method: str) -> None:
+    asked = {"method": method, "refit": False, "ratio": 0.4, "provider": "cpu", "certify": "off"}
+    model = mlp([5, 19, 17, 3])
+    assert optimize(model, **asked, validate=False).model == optimize(model, **asked, samples=64).model
+
+
 @pytest.mark.parametrize("ratio", [0.5, 0.3, 1 / 7, 1e-9, 0.1])
 def test_ratio_keeps_exactly_its_share(ratio: float) -> None:
     kept = widths(optimize(SMALL, ratio=ratio, **CPU).report)

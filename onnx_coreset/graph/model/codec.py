@@ -7,6 +7,7 @@ back as the very message it came from; what was edited is that message with the 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import numpy as np
 import onnx
@@ -164,9 +165,10 @@ def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
 def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto, spent: bool) -> list[onnx.TensorProto]:
     """Write edited initializers, add new ones, drop those that lost their last reader; return the new ones."""
     edited, gone = _edited(document, scope), _lost(document, graph)
+    times = Counter(message.name for message in graph.initializer)
     for message in graph.initializer:
         if message.name in edited and message.name not in gone:
-            _store(document, edited[message.name], message, spent)
+            _store(document, edited[message.name], message, spent and times[message.name] == 1)
     lost = [i for i, t in enumerate(graph.initializer) if t.name in gone]
     made = {t.name for node in scope.graph.nodes for t in node.outputs}
     gone |= {name for node in graph.node for name in node.output} - made
