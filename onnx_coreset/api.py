@@ -6,11 +6,12 @@ report -> save. Nothing touches the disk before the last step.
 
 from __future__ import annotations
 
+import copy
 import logging
 import os
-import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from concurrent.futures import Executor
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +20,7 @@ import onnx
 
 from onnx_coreset.core.methods import METHODS, Method
 from onnx_coreset.edge import files
+from onnx_coreset.edge.crew import Crew, crew
 from onnx_coreset.edge.ranges import bring, weight
 from onnx_coreset.edge.runtime import choose
 from onnx_coreset.edge.scratch import scratch
@@ -31,6 +33,7 @@ from onnx_coreset.report import FileFacts, Report, Result, Validation
 from onnx_coreset.stages import summary
 from onnx_coreset.stages.blind import NOTE, blind
 from onnx_coreset.stages.certifying import proven
+from onnx_coreset.stages.clock import Clock
 from onnx_coreset.stages.correcting import corrected
 from onnx_coreset.stages.doubts import doubts
 from onnx_coreset.stages.judging import Judged, judge
@@ -54,6 +57,7 @@ def optimize(
     *,
     accept: Callable[[onnx.ModelProto], bool] | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
     options: Options | None = None,
     **fields: Any,
 ) -> Result:
@@ -64,6 +68,8 @@ def optimize(
         out: Where to write the result; None to write nothing.
         accept: A test of your own: the result is thrown away where it returns False.
         progress: Called with (stage, done, total, detail).
+        executor: Who works on layers, instead of this process; the result is the same. Workers on other machines must
+            see the folder of `out`, or without `out` that of temporary files, under the same path.
         options: What is asked; instead, fields of `Options` by name.
         **fields: Fields of `Options`.
 
@@ -78,9 +84,9 @@ def optimize(
         Rejected: `accept` returned False; it carries the report.
     """
     options = _options(options, fields)
-    clock, tell = _Clock(), progress or _silent
+    clock, tell = Clock(), progress or _silent
     with ExitStack() as room:
-        analysis = _analysed(model, out, options, clock, tell, room)
+        analysis = _analysed(model, out, options, clock, tell, room, executor)
         return _done(analysis, options, clock, tell, out, accept)
 
 
@@ -90,6 +96,7 @@ def sweep(
     *,
     accept: Callable[[onnx.ModelProto], bool] | None = None,
     progress: Progress | None = None,
+    executor: Executor | None = None,
     **fields: Any,
 ) -> Iterator[Result]:
     """Make a family of narrower models from one analysis: layers are sampled and their neurons ordered once.
@@ -99,6 +106,7 @@ def sweep(
         ratios: Share of neurons that every layer keeps, one a result.
         accept: As for `optimize`.
         progress: As for `optimize`.
+        executor: As for `optimize`; the neurons are ordered there, and what is different for each ratio is done here.
         **fields: Fields of `Options`, but no other target and no `report`: nothing is written.
 
     Returns:
@@ -115,19 +123,26 @@ def sweep(
     family = [Options.make(**fields, ratio=ratio) for ratio in ratios]
     if fields.get("report") is not None:
         raise UsageError("a sweep writes no report: take it from each result")
-    return _family(model, family, accept, progress or _silent)
+    return _family(model, family, accept, progress or _silent, executor)
 
 
 def _family(
-    model: AnyModel, family: list[Options], accept: Callable[[onnx.ModelProto], bool] | None, tell: Progress
+    model: AnyModel,
+    family: list[Options],
+    accept: Callable[[onnx.ModelProto], bool] | None,
+    tell: Progress,
+    executor: Executor | None,
 ) -> Iterator[Result]:
-    clock = _Clock()
+    clock = Clock()
+    if isinstance(model, onnx.ModelProto):
+        # Between two results, the caller may do to it what they like.
+        model = copy.deepcopy(model)
     with ExitStack() as room:
-        analysis = _analysed(model, None, family[0], clock, tell, room) if family else None
+        analysis = _analysed(model, None, family[0], clock, tell, room, executor) if family else None
         for options in family:
             assert analysis is not None
             yield _done(analysis, options, clock, tell, None, accept, keep=True)
-            clock = _Clock()
+            clock = Clock()
 
 
 # Weights near the ends of their type overflow on the way to a verdict, which names them; numpy would print warnings.
@@ -136,9 +151,10 @@ def _analysed(
     model: AnyModel,
     out: str | os.PathLike[str] | None,
     options: Options,
-    clock: _Clock,
+    clock: Clock,
     tell: Progress,
     room: ExitStack,
+    executor: Executor | None,
 ) -> Analysis:
     """Open a model and sample the inputs of its layers; what that needs on a disk goes when `room` is closed."""
     method = _method(options)
@@ -149,19 +165,21 @@ def _analysed(
             logging.getLogger(__name__).info("runs on the CPU: %s", provider.reason)
         opened = open_model(model, out, options)
         opened = replace(opened, facts=_sized(opened.facts, opened.original))
-        if opened.large:
-            opened = replace(opened, scratch=room.enter_context(scratch(None if options.dry_run else out)))
+        shared = (executor is not None or options.jobs > 1) and not blind(options)
+        place = room.enter_context(scratch(None if options.dry_run else out)) if shared or opened.large else None
+        opened = replace(opened, scratch=place if opened.large else None)
+        workers = room.enter_context(crew(executor, options.jobs, place) if shared else nullcontext(Crew()))
     with clock("sample"):
         tell("sample", 0, 0, "")
         found = Sources(None, None, {}, (NOTE,)) if blind(options) else sources(opened, options, provider)
-    return Analysis(opened, found, method, provider)
+    return Analysis(opened, found, method, provider, workers)
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
 def _done(
     analysis: Analysis,
     options: Options,
-    clock: _Clock,
+    clock: Clock,
     tell: Progress,
     out: str | os.PathLike[str] | None,
     accept: Callable[[onnx.ModelProto], bool] | None,
@@ -179,7 +197,7 @@ def _done(
         present = [chain for chain in chains if isinstance(chain, Narrowed)]
         judged = judge(analysis.opened, present, analysis.found, options, analysis.provider)
     with clock("certify"):
-        judged = proven(judged, analysis.opened, options, tell)
+        judged = proven(judged, analysis.opened, options, tell, analysis.crew)
     with clock("state"):
         said = statements(judged, analysis.opened, analysis.found, options, analysis.provider, tell)
     return _finish(analysis, chains, judged, said, options, clock, tell, out, accept)
@@ -191,12 +209,15 @@ def _finish(
     judged: Judged,
     said: Statements,
     options: Options,
-    clock: _Clock,
+    clock: Clock,
     tell: Progress,
     out: str | os.PathLike[str] | None,
     accept: Callable[[onnx.ModelProto], bool] | None,
 ) -> Result:
     """Report, and only then write."""
+    if judged.model is analysis.opened.original and analysis.opened.source is None:
+        # What is done to the result must not happen to the caller's model.
+        judged = replace(judged, model=copy.deepcopy(judged.model))
     final = iter(judged.chains)
     settled = [chain if isinstance(chain, Skip) else next(final) for chain in chains]
     carried = judged.comparison.carried if judged.comparison is not None else {}
@@ -240,7 +261,7 @@ def inspect(model: AnyModel, *, options: Options | None = None, **fields: Any) -
         ModelError: The model is unreadable or invalid.
     """
     options = _options(options, fields)
-    clock = _Clock()
+    clock = Clock()
     with clock("open"):
         opened = open_model(model, None, options)
         opened = replace(opened, facts=_sized(opened.facts, opened.original))
@@ -253,22 +274,7 @@ def inspect(model: AnyModel, *, options: Options | None = None, **fields: Any) -
     return done
 
 
-class _Clock:
-    """Wall time by stage."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, stage: str) -> Iterator[None]:
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
-
-
-def _silent(stage: str, done: int, total: int, detail: str) -> None:
+def _silent(*_: object) -> None:
     """Tell nobody."""
 
 

@@ -156,6 +156,8 @@ OPTIONS: tuple[Option, ...] = (
     Option(("--memory-limit",), "memory_limit", _CHECKING,
            "run whole models only where that takes at most SIZE of memory, such as 8GiB (default: half of all)",
            checks.at_least(1), checks.size, "SIZE"),
+    Option(("--jobs",), "jobs", _CHECKING, "processes that work on layers side by side; the result is the same",
+           checks.at_least(1), checks.whole, "N"),
     Option(("--no-validate",), "validate", _CHECKING, "do not compare the result with the original", const=False),
     Option(("--report",), "report", _OUTPUT, "write the report as JSON", checks.file(".json"), str, "FILE.json"),
     Option(("--overwrite",), "overwrite", _OUTPUT, "replace OUT where it exists"),

@@ -42,6 +42,7 @@ class Settings:
         provider: "auto", "cuda" or "cpu".
         memory_limit: How much memory running whole models may take, in bytes; None for half of the machine's. Where
             they would take more (about four times their size), no outputs are compared.
+        jobs: How many processes work on layers; 1 for none but this one.
         validate: The result is compared with the original before it is written.
         report: Where the JSON report is written, or None.
         overwrite: OUT may exist.
@@ -76,6 +77,7 @@ class Settings:
     certify: str = "tight"
     provider: str = "auto"
     memory_limit: int | None = None
+    jobs: int = 1
     validate: bool = True
     report: str | None = None
     overwrite: bool = False

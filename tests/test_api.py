@@ -20,7 +20,7 @@ from onnx_coreset import inspect, optimize
 from onnx_coreset.core.layer import Coreset, HiddenLayer, restrict
 from onnx_coreset.core.methods import METHODS, Context
 from onnx_coreset.errors import Rejected, UsageError
-from onnx_coreset.stages import narrowing
+from onnx_coreset.stages import settling
 
 F = TensorProto.FLOAT
 CPU = {"provider": "cpu", "certify": "off"}
@@ -42,6 +42,21 @@ def first_layer(model: onnx.ModelProto, x: np.ndarray) -> np.ndarray:
 
 
 # --- how much ---
+
+
+def test_where_nothing_is_cut_the_result_is_a_copy() -> None:
+    model = mlp([5, 9, 3])
+    result = optimize(model, ratio=1.0, provider="cpu").model
+    assert result == model and result is not model
+    result.graph.ClearField("node")
+    assert len(model.graph.node) > 0
+
+
+@pytest.mark.parametrize("method", ["norm", "synflow"])
+def test_weights_alone_give_the_same_model_as_with_samples(method: str) -> None:
+    asked = {"method": method, "refit": False, "ratio": 0.4, "provider": "cpu", "certify": "off"}
+    model = mlp([5, 19, 17, 3])
+    assert optimize(model, **asked, validate=False).model == optimize(model, **asked, samples=64).model
 
 
 @pytest.mark.parametrize("ratio", [0.5, 0.3, 1 / 7, 1e-9, 0.1])
@@ -466,15 +481,15 @@ def test_a_shape_that_does_not_fit_is_refused(shape: dict[str, tuple[int, ...]],
 
 def test_a_radius_implies_the_ball_and_no_sample_leaves_it(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = {}
-    measure = narrowing.measure
+    measure = settling.measure
 
     def spy(
-        alone: object, name: str, coreset: object, inputs: narrowing.LayerInputs, *rest: object, **more: object
+        alone: object, name: str, coreset: object, inputs: settling.LayerInputs, *rest: object, **more: object
     ) -> object:
         seen[name] = inputs
         return measure(alone, name, coreset, inputs, *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(narrowing, "measure", spy)
+    monkeypatch.setattr(settling, "measure", spy)
     report = optimize(SMALL, ratio=0.5, radius=2.5, **CPU).report
     assert report.options["inputs"] == "ball"
     first, second = report.chains[:2]

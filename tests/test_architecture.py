@@ -252,7 +252,7 @@ def test_one_distribution_owns_the_onnxruntime_folder() -> None:
     assert len(owners) == 1, f"uninstall all of {owners}, then install one: the last one wins, and CUDA may be lost"
 
 
-@pytest.mark.parametrize("extra", ["", "cuda", "tools", "dev"])
+@pytest.mark.parametrize("extra", ["", "cuda", "dask", "tools", "dev"])
 @pytest.mark.parametrize(
     ("system", "machine"), list(product(("linux", "win32", "darwin"), ("x86_64", "AMD64", "aarch64", "arm64")))
 )

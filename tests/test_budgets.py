@@ -16,7 +16,7 @@ from onnx_coreset import optimize
 from onnx_coreset.cli import main
 from onnx_coreset.errors import UsageError, ValidationError
 from onnx_coreset.graph.model.facts import parameters
-from onnx_coreset.stages import narrowing, spending
+from onnx_coreset.stages import settling, spending
 
 CPU: dict[str, Any] = {"provider": "cpu", "certify": "off", "samples": 512}
 MODEL = mlp([10, 40, 30, 20, 5], seed=3)
@@ -123,7 +123,7 @@ def test_a_budget_out_of_reach_is_refused_with_the_least_share(more: dict[str, A
 
 
 def test_a_layer_that_fails_is_made_up_for_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure = narrowing.measure
+    measure = settling.measure
 
     def failing(alone: Any, name: str, coreset: Any, *rest: Any, **more: Any) -> Any:
         found, ran = measure(alone, name, coreset, *rest, **more)
@@ -131,7 +131,7 @@ def test_a_layer_that_fails_is_made_up_for_by_the_others(monkeypatch: pytest.Mon
             object.__setattr__(found, "max", np.inf)
         return found, ran
 
-    monkeypatch.setattr(narrowing, "measure", failing)
+    monkeypatch.setattr(settling, "measure", failing)
     result = optimize(MODEL, params=0.5, **CPU)
     assert (widths(result.report)["h2"], codes(result.report)["h2"]) == (20, "budget")
     assert parameters(result.model) <= 0.5 * SMALL and result.report.validation.passed is True

@@ -16,7 +16,7 @@ ARGUMENTS = {
     "exclude": "*b*", "error": "p99", "method": "norm", "seed": "7", "inputs": "x.npz", "radius": "h=1=2.5",
     "input_range": "-1:2.5", "delta": "0.01", "certify": "fast",
     "input_shape": "x:0:1,3", "samples": "99", "provider": "cpu", "report": "r.json",
-    "memory_limit": "1.5GiB",
+    "memory_limit": "1.5GiB", "jobs": "3",
 }  # fmt: skip
 VALUES = {
     "eps": 0.25, "ratio": 0.5, "params": 0.4, "output_eps": 0.3, "width": (("a=b", 3),), "widths": "w.json",
@@ -24,9 +24,8 @@ VALUES = {
     "exclude": ("*b*",), "error": "p99", "method": "norm", "seed": 7, "inputs": "x.npz", "radius": (("h=1", 2.5),),
     "input_range": (-1.0, 2.5), "delta": 0.01, "certify": "fast",
     "input_shape": (("x:0", (1, 3)),), "samples": 99, "provider": "cpu", "report": "r.json",
-    "memory_limit": 3 << 29,
+    "memory_limit": 3 << 29, "jobs": 3,
 }  # fmt: skip
-LATER = ("--jobs",)
 
 
 def typed(row: Option, flag: str) -> list[str]:
@@ -72,11 +71,6 @@ def test_abbreviations_are_refused(row: Option, flag: str) -> None:
     for end in range(3, len(flag)):
         if flag[:end] not in known:
             assert f"there is no option {flag[:end]}" in refusal("in", "out", *typed(row, flag[:end]))
-
-
-@pytest.mark.parametrize("flag", LATER)
-def test_flags_that_do_not_work_yet_are_refused(flag: str) -> None:
-    assert "there is no option" in refusal("in", "out", flag)
 
 
 @pytest.mark.parametrize(

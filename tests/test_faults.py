@@ -24,7 +24,7 @@ import onnx_coreset
 from api_models import mlp, weights
 from onnx_coreset import api, cli
 from onnx_coreset.edge import files, runtime
-from onnx_coreset.stages import judging, narrowing
+from onnx_coreset.stages import judging, settling
 
 SMALL = mlp([6, 20, 16, 4])
 
@@ -141,7 +141,7 @@ def test_a_model_that_is_missing_or_a_folder(here: Path, capsys: pytest.CaptureF
         (["new.onnx", "--input-shape", "q:1,6"], "the inputs are x"),
         (["new.onnx", "--radius", "1", "--inputs", "synthetic"], "--radius"),
         (["new.onnx", "--rat", "0.5"], "did you mean --ratio?"),
-        (["new.onnx", "--jobs"], "there is no option"),
+        (["new.onnx", "--jobs", "0"], "--jobs must be"),
         (["new.onnx", "--delta"], "expected one argument"),
         (["new.onnx", "--certify", "slow"], "--certify must be one of off, fast, tight"),
         (["new.onnx", "--radius", "hO=3"], "nearest: h1, h0"),
@@ -185,7 +185,7 @@ def test_interrupted_in_the_middle(
     def interrupt(*_: object, **__: object) -> object:
         raise KeyboardInterrupt
 
-    for module, name in ((narrowing, "measure"), (judging, "compare"), (files, "save"), (os, "replace")):
+    for module, name in ((settling, "measure"), (judging, "compare"), (files, "save"), (os, "replace")):
         with monkeypatch.context() as patch:
             patch.setattr(module, name, interrupt)
             fails(capsys, 130, "interrupted", "in.onnx", "out.onnx", "--report", "r.json", "--provider", "cpu")

@@ -19,7 +19,7 @@ from onnx_coreset import inspect, optimize, sweep
 from onnx_coreset.edge import files, machine, runtime
 from onnx_coreset.edge.ranges import mapped
 from onnx_coreset.errors import MachineError, Rejected, UsageError
-from onnx_coreset.stages import judging, narrowing, opening
+from onnx_coreset.stages import judging, narrowing, opening, settling
 
 SIZES = [64, 320, 280, 260, 6]
 CPU: dict[str, Any] = {"provider": "cpu", "certify": "off"}
@@ -138,7 +138,7 @@ def test_a_failure_leaves_nothing(
     def fail(*_: object, **__: object) -> None:
         raise failure("stopped")
 
-    module, name = {"narrow": (narrowing, "measure"), "judge": (judging, "check"), "save": (files, "save")}[step]
+    module, name = {"narrow": (settling, "measure"), "judge": (judging, "check"), "save": (files, "save")}[step]
     monkeypatch.setattr(module, name, fail)
     with pytest.raises(failure):
         optimize(*where, ratio=0.5, **CPU, external_data=True)
@@ -234,7 +234,7 @@ def test_where_nothing_depends_on_inputs_nothing_is_run(method: str, monkeypatch
 
     monkeypatch.setattr(runtime.Session, "__init__", fail)
     monkeypatch.setattr(narrowing, "layer_inputs", fail)
-    monkeypatch.setattr(narrowing, "measure", fail)
+    monkeypatch.setattr(settling, "measure", fail)
     blind = optimize(model(), **asked, provider="cpu")
     assert blind.model == seeing.model
     assert blind.report.validation.passed is None and any("sampled" in n for n in blind.report.validation.notes)

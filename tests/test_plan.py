@@ -31,7 +31,7 @@ from onnx_coreset.plan import (
     rounded,
     spaced,
 )
-from onnx_coreset.stages import narrowing
+from onnx_coreset.stages import settling
 
 LAW = Ball(3.0, 5)
 FIT, HOLD = (LAW.sample(n, np.random.default_rng(n)) for n in (600, 300))
@@ -140,7 +140,7 @@ def _model() -> Any:
 
 
 def test_a_width_that_fails_validation_is_widened(monkeypatch: pytest.MonkeyPatch) -> None:
-    measure, tried = narrowing.measure, []
+    measure, tried = settling.measure, []
 
     def strict(alone: Any, name: str, coreset: Any, *rest: Any, **more: Any) -> Any:
         found, ran = measure(alone, name, coreset, *rest, **more)
@@ -148,7 +148,7 @@ def test_a_width_that_fails_validation_is_widened(monkeypatch: pytest.MonkeyPatc
         wrong = {"rms": found.rms * 100, "row_squares": found.row_squares * 1e4}
         return (found if len(tried) > 2 else replace(found, **wrong)), ran
 
-    monkeypatch.setattr(narrowing, "measure", strict)
+    monkeypatch.setattr(settling, "measure", strict)
     report = optimize(_model(), eps=0.3, provider="cpu").report
     assert len(tried) == 3 and tried == sorted(set(tried)) and report.chains[0].width_after == tried[-1]
     assert report.chains[0].status == "pruned"
@@ -156,14 +156,14 @@ def test_a_width_that_fails_validation_is_widened(monkeypatch: pytest.MonkeyPatc
 
 def failing(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Every measurement finds ten spreads of error."""
-    measure, tried = narrowing.measure, []
+    measure, tried = settling.measure, []
 
     def never(alone: Any, name: str, coreset: Any, *rest: Any, **more: Any) -> Any:
         found, ran = measure(alone, name, coreset, *rest, **more)
         tried.append(coreset.width)
         return replace(found, rms=10 * found.spread, row_squares=np.full(found.samples, 100 * found.spread**2)), ran
 
-    monkeypatch.setattr(narrowing, "measure", never)
+    monkeypatch.setattr(settling, "measure", never)
     return tried
 
 

@@ -11,7 +11,7 @@ import pytest
 from api_models import mlp
 from onnx_coreset import Result, optimize, sweep
 from onnx_coreset.errors import Rejected, UsageError
-from onnx_coreset.stages import narrowing
+from onnx_coreset.stages import settling
 
 CPU: dict[str, Any] = {"provider": "cpu", "certify": "off", "samples": 512}
 MODEL = mlp([8, 20, 16, 4], seed=2)
@@ -35,13 +35,13 @@ def test_results_are_those_of_separate_runs(more: dict[str, Any]) -> None:
 
 def test_layers_are_prepared_once(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[int] = []
-    candidates = narrowing.candidates
+    candidates = settling.candidates
 
     def counted(layer: Any, *rest: Any) -> Any:
         made.append(layer.width)
         return candidates(layer, *rest)
 
-    monkeypatch.setattr(narrowing, "candidates", counted)
+    monkeypatch.setattr(settling, "candidates", counted)
     list(sweep(MODEL, RATIOS, **CPU))
     assert made == [20, 16]
 

@@ -13,11 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices, frozen, frozen_indices
-from onnx_coreset.core.features import Columns, Features, Gated, Joint, Neurons
+from onnx_coreset.core.features import Columns, Features, Gated, Joint, Neurons, Part
 
 __all__ = [
     "Columns",
@@ -27,7 +28,9 @@ __all__ = [
     "HiddenLayer",
     "Joint",
     "Neurons",
+    "Outline",
     "Readout",
+    "outline",
     "restrict",
     "shrink",
     "whole",
@@ -104,13 +107,43 @@ class HiddenLayer:
 
 
 @dataclass(frozen=True)
+class Outline(HiddenLayer):
+    """A hidden layer of which sizes and activations alone are known; its large arrays are NaN, and take no memory.
+
+    Coresets of it are bare: they say which neurons stay, with the weights that these have in the model.
+    """
+
+
+def outline(layer: HiddenLayer) -> Outline:
+    """Return the outline of a layer."""
+    readouts = [
+        replace(r, features=_outlined(r.features), outgoing=np.broadcast_to(np.nan, r.outgoing.shape))
+        for r in layer.readouts
+    ]
+    return Outline(layer.width, tuple(readouts))
+
+
+def _outlined(features: Features) -> Features:
+    if isinstance(features, Neurons):
+        return replace(features, incoming=np.broadcast_to(np.nan, features.incoming.shape))
+    if isinstance(features, Gated):
+        return Gated(cast(Neurons, _outlined(features.gate)), cast(Neurons, _outlined(features.up)))
+    if isinstance(features, Joint):
+        return replace(features, parts=tuple(cast(Neurons, _outlined(part)) for part in features.parts))
+    if isinstance(features, Columns):
+        return replace(features, parts=tuple(cast(Part, _outlined(part)) for part in features.parts))
+    return features
+
+
+@dataclass(frozen=True)
 class Coreset:
     """The neurons that stay, and what the readouts make of them.
 
     Attributes:
         kept: Indices of the neurons kept, strictly increasing, shape (m,).
-        outgoing: New outgoing weights, one (k, m, s) for each readout.
-        constant: New constants, one (k,) for each readout.
+        outgoing: New outgoing weights, one (k, m, s) for each readout; none at all in a bare coreset, whose neurons
+            keep theirs.
+        constant: New constants, one (k,) for each readout; none at all in a bare coreset.
         method: Name of the method that chose them.
         seed: Seed of the run, for the record.
         incoming: New incoming weights (m, d) and biases (m,) of every factor of the neurons (one, or gate and up), or
@@ -140,6 +173,11 @@ class Coreset:
         """Number of neurons kept, m."""
         return int(self.kept.size)
 
+    @property
+    def bare(self) -> bool:
+        """Whether it only says which neurons stay."""
+        return not self.outgoing
+
 
 def whole(layer: HiddenLayer, method: str = "", seed: int = 0) -> Coreset:
     """Return the coreset that keeps every neuron with its own outgoing weights.
@@ -165,8 +203,10 @@ def restrict(layer: HiddenLayer, kept: Indices, method: str = "", seed: int = 0)
         seed: Seed to record.
 
     Returns:
-        The coreset with the readouts' own columns and constants.
+        The coreset with the readouts' own columns and constants; a bare one for an outline.
     """
+    if isinstance(layer, Outline):
+        return Coreset(kept, (), (), method, seed)
     outgoing = tuple(readout.outgoing[:, kept] for readout in layer.readouts)
     return Coreset(kept, outgoing, tuple(readout.constant for readout in layer.readouts), method, seed)
 

@@ -82,14 +82,17 @@ def copy_fields(source: Any, target: Any, wanted: Callable[[Any], bool]) -> None
         target: Where they go.
         wanted: Takes the description of a field and says whether it is copied.
     """
-    for field, value in source.ListFields():
+    # Fields are asked for one by one: whoever lists them all makes a copy of the raw data, wanted or not.
+    for field in source.DESCRIPTOR.fields:
         if not wanted(field):
             continue
+        value = getattr(source, field.name)
         if isinstance(value, int | float | str | bytes):
-            setattr(target, field.name, value)
+            if source.HasField(field.name):
+                setattr(target, field.name, value)
         elif hasattr(value, "extend"):
             getattr(target, field.name).extend(value)
-        else:
+        elif source.HasField(field.name):
             getattr(target, field.name).CopyFrom(value)
 
 

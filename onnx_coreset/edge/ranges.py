@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnx_coreset.edge.light import copied
-from onnx_coreset.edge.tensors import is_external, walk
+from onnx_coreset.edge.tensors import Place, is_external, stored_bytes, walk
 from onnx_coreset.errors import MachineError, ModelError
 
 __all__ = ["Range", "bring", "content", "files", "keep", "mapped", "numbers", "refer", "reference", "take_in", "weight"]
@@ -145,7 +145,9 @@ def weight(model: onnx.ModelProto) -> int:
 
     def take(tensor: onnx.TensorProto, target: onnx.TensorProto) -> bool:
         if tensor.HasField("raw_data"):
-            taken.append((target, len(tensor.raw_data)))
+            # Raw data are as many as the shape needs, and to ask for them is to copy them.
+            known = stored_bytes(Place("", tensor))
+            taken.append((target, len(tensor.raw_data) if known is None else known))
             return True
         return False
 

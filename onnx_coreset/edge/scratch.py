@@ -32,6 +32,7 @@ _T = TypeVar("_T")
 _FILE = 1 << 30
 _LARGE = 1 << 18
 _ALIGNED = 64
+_TRIES = 3
 
 
 @dataclass
@@ -161,7 +162,11 @@ class Scratch:
             with suppress(BufferError):
                 part.map.close()
         self._parts.clear()
-        shutil.rmtree(self.folder, ignore_errors=True)
+        for _ in range(_TRIES):
+            # A worker that was not waited for may have put something there meanwhile.
+            shutil.rmtree(self.folder, ignore_errors=True)
+            if not self.folder.exists():
+                break
 
 
 @contextmanager

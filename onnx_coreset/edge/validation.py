@@ -19,13 +19,16 @@ from onnx_coreset.edge.statistics import Samples
 _BLOCK = 4096
 
 
-def layer_outputs(model: onnx.ModelProto, provider: Provider, samples: Samples) -> tuple[Array, ...]:
+def layer_outputs(
+    model: onnx.ModelProto, provider: Provider, samples: Samples, threads: int | None = None
+) -> tuple[Array, ...]:
     """Run an extracted layer on samples of its input.
 
     Args:
         model: A model with one input, whose outputs are the readouts'.
         provider: Where it is run.
         samples: Inputs of the layer.
+        threads: How many threads may run it; None for all.
 
     Returns:
         Outputs of each readout, (N, k).
@@ -33,7 +36,7 @@ def layer_outputs(model: onnx.ModelProto, provider: Provider, samples: Samples) 
     Raises:
         RuntimeRefused: The runtime does not take it.
     """
-    session = Session(model, provider)
+    session = Session(model, provider, threads=threads)
     name = model.graph.input[0].name
     rows = samples.rows
     parts: list[list[Array]] = [[] for _ in model.graph.output]
@@ -56,7 +59,13 @@ def _blocks(rows: NDArray[np.generic], rank: int) -> Iterator[NDArray[np.generic
         yield block.reshape(*(1 for _ in range(rank - 2)), *block.shape)
 
 
-def local_errors(before: onnx.ModelProto, after: onnx.ModelProto, provider: Provider, samples: Samples) -> Errors:
+def local_errors(
+    before: onnx.ModelProto,
+    after: onnx.ModelProto,
+    provider: Provider,
+    samples: Samples,
+    threads: int | None = None,
+) -> Errors:
     """Return the error of a narrowed layer on the same inputs as the original one.
 
     Args:
@@ -64,11 +73,13 @@ def local_errors(before: onnx.ModelProto, after: onnx.ModelProto, provider: Prov
         after: The same, narrowed.
         provider: Where they are run.
         samples: Inputs of the layer.
+        threads: How many threads may run them; None for all.
 
     Raises:
         RuntimeRefused: The runtime does not take one of them.
     """
-    return errors(layer_outputs(before, provider, samples), layer_outputs(after, provider, samples))
+    outputs = (layer_outputs(model, provider, samples, threads) for model in (before, after))
+    return errors(*outputs)
 
 
 def computed_errors(before: HiddenLayer, after: HiddenLayer, x: Array) -> Errors:

@@ -106,14 +106,18 @@ class Consumer:
             kept: The neurons kept, shape (m,).
         """
         weights, before = self.read()
-        document, dense = self.dense.document, self.dense
         if np.array_equal(outgoing, weights[:, kept]):
-            if kept.size != weights.shape[1]:
-                document.assign(dense.node, dense.weight, np.take(dense.stored, kept, axis=dense.axes.in_axis))
+            self.slice(kept)
         else:
-            document.assign(dense.node, dense.weight, dense.store(outgoing))
+            self.dense.document.assign(self.dense.node, self.dense.weight, self.dense.store(outgoing))
         if not np.array_equal(constant, before):
             self._write_constant(constant)
+
+    def slice(self, kept: Indices) -> None:
+        """Keep the weights of the neurons `kept` (m,) as they are stored; the document is edited."""
+        dense = self.dense
+        if kept.size != dense.inputs:
+            dense.document.assign(dense.node, dense.weight, np.take(dense.stored, kept, axis=dense.axes.in_axis))
 
     def _stored(self, bias: Bias) -> Numbers:
         numbers = self.dense.document.constant(bias.node.inputs[bias.index])

@@ -8,7 +8,7 @@ consumer's constant is added up. A chain whose cut would not leave fewer paramet
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -44,9 +44,12 @@ def cut(
         The narrower model, and the names of the chains left whole: cutting them would not leave fewer parameters.
     """
     wanted = dict(coresets)
-    result = written(model, wanted, constant_inputs, store)
+    document = decode(model, constant_inputs)
+    places = _called_for(document, wanted)
+    doubtful = _doubtful(document, places, wanted)
+    result = _written(document, places, wanted, store)
     dropped: set[str] = set()
-    for group in _doubtful(decode(model, constant_inputs), wanted):
+    for group in doubtful:
         rest = {name: coreset for name, coreset in wanted.items() if name not in group}
         without = written(model, rest, constant_inputs, store)
         if parameters(result) >= parameters(without):
@@ -70,17 +73,24 @@ def written(
         store: As for `cut`.
     """
     document = decode(model, constant_inputs)
-    before = {space.name: _constants(space) for space in _called_for(document, coresets)}
-    for space in current(document, coresets):
+    return _written(document, _called_for(document, coresets), coresets, store)
+
+
+def _written(
+    document: Document, places: Sequence[Space], coresets: Mapping[str, Coreset], store: Store | None
+) -> onnx.ModelProto:
+    """Write the coresets of places of a document, which is of no use afterwards."""
+    before = {space.name: _constants(space) for space in places}
+    for space in _current(document, places):
         coreset = coresets[space.name]
         moved = [new - old for new, old in zip(_constants(space), before[space.name], strict=True)]
-        if any(shift.any() for shift in moved):
+        if not coreset.bare and any(shift.any() for shift in moved):
             constant = tuple(c + shift for c, shift in zip(coreset.constant, moved, strict=True))
             coreset = replace(coreset, constant=constant)
         write(document, space, coreset)
         if store is not None:
             document.put_away(store)
-    return encode(document)
+    return encode(document, spent=True)
 
 
 def _constants(space: Space) -> list[Array]:
@@ -90,7 +100,11 @@ def _constants(space: Space) -> list[Array]:
 
 def current(document: Document, names: Container[str]) -> Iterator[Space]:
     """Yield the spaces called for, each as the graph is when its turn comes."""
-    for space in _called_for(document, names):
+    yield from _current(document, _called_for(document, names))
+
+
+def _current(document: Document, places: Sequence[Space]) -> Iterator[Space]:
+    for space in places:
         node = space.producer.dense.node
         scope = document.scope_of(node)
         again = producer(document, node)
@@ -105,10 +119,10 @@ def _called_for(document: Document, names: Container[str]) -> list[Space]:
     return [space for space in spaces(document) if isinstance(space, Space) and space.name in names]
 
 
-def _doubtful(document: Document, coresets: Mapping[str, Coreset]) -> list[set[str]]:
+def _doubtful(document: Document, places: Sequence[Space], coresets: Mapping[str, Coreset]) -> list[set[str]]:
     """Return groups of chains whose cut may not pay: they copy a shared constant, or insert one."""
     groups: list[tuple[set[str], set[int]]] = []
-    for space in _called_for(document, coresets):
+    for space in places:
         slots = [(document.source(node.inputs[i]), document.shared(node, i)) for node, i in space.slots()]
         shared = {id(source.root) for source, others in slots if source is not None and others}
         if not shared and not _inserts(space, coresets[space.name]):
@@ -124,6 +138,8 @@ def _doubtful(document: Document, coresets: Mapping[str, Coreset]) -> list[set[s
 
 def _inserts(space: Space, coreset: Coreset) -> bool:
     """Return whether writing `coreset` adds a constant, or makes one larger."""
+    if coreset.bare:
+        return False
     for (consumer, _), constant in zip(space.consumers, coreset.constant, strict=True):
         bias = consumer.bias()
         small = bias is None or int(np.prod(bias.shape)) < consumer.outputs

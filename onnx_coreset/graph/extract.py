@@ -152,7 +152,7 @@ def shrunk(model: onnx.ModelProto, name: str, coreset: Coreset) -> onnx.ModelPro
     """
     document = decode(model)
     write(document, the_space(document, name), coreset)
-    return encode(document)
+    return encode(document, spent=True)
 
 
 def the_space(document: Document, name: str) -> Space:

@@ -20,12 +20,13 @@ from onnx_coreset.graph.rules.layout import Layout
 from onnx_coreset.graph.space import Space
 
 
-def read(document: Document, space: Space) -> HiddenLayer:
+def read(document: Document, space: Space, outgoing: bool = True) -> HiddenLayer:
     """Return the hidden layer that `space` is, in float64.
 
     Args:
         document: The model.
         space: A space of that model.
+        outgoing: Whether outgoing weights are read; NaN stand in their place where they are not.
 
     Returns:
         The layer: one readout a consumer. O(parameters of the layer).
@@ -46,9 +47,19 @@ def read(document: Document, space: Space) -> HiddenLayer:
         key = (numbers, Layout(np.where(where >= 0, 0, -1), np.zeros_like(where)))
         if key not in features:
             features[key] = _features(tuple(parts[number] for number in numbers), where)
-        weights, constant = consumer.read()
-        readouts.append(Readout(features[key], np.where(where >= 0, weights[:, where], 0.0), constant))
+        if outgoing:
+            weights = _outgoing(consumer.dense.matrix(), where)
+        else:
+            weights = np.broadcast_to(np.nan, (consumer.outputs, *where.shape))
+        readouts.append(Readout(features[key], weights, consumer.constant()))
     return HiddenLayer(space.width, tuple(readouts))
+
+
+def _outgoing(weights: Array, where: Indices) -> Array:
+    """Return the weights (k, L) of the entries `where` (n, s), shape (k, n, s), 0 where there is none."""
+    if where.shape == (weights.shape[1], 1) and np.array_equal(where[:, 0], np.arange(where.size)):
+        return weights[:, :, None]
+    return np.where(where >= 0, weights[:, where], 0.0)
 
 
 def _where(layout: Layout, width: int, copies: int) -> Indices:
@@ -105,7 +116,10 @@ def write(document: Document, space: Space, coreset: Coreset) -> None:
     """
     kept = np.asarray(coreset.kept)
     moved = _found(document, space) if coreset.incoming is not None else None
-    parts = zip(space.consumers, space.layouts, coreset.outgoing, coreset.constant, strict=True)
+    if coreset.bare:
+        for (consumer, _), layout in zip(space.consumers, space.layouts, strict=True):
+            consumer.slice(layout.indices(kept))
+    parts = zip(space.consumers, space.layouts, coreset.outgoing, coreset.constant, strict=not coreset.bare)
     for (consumer, _), layout, outgoing, constant in parts:
         entries, ranks = layout.placed(kept)
         own = outgoing[:, ranks, layout.copies[entries]]

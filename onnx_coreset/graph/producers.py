@@ -51,6 +51,10 @@ class Producer:
 
     def read(self) -> tuple[Array, Array]:
         """Return incoming weights (n, d) and biases (n,), float64."""
+        return self.dense.matrix(), self.bias()
+
+    def bias(self) -> Array:
+        """Return biases (n,), float64."""
         bias = np.zeros(self.width)
         tensor = self.dense.bias_input()
         if tensor is not None:
@@ -58,7 +62,7 @@ class Producer:
             assert numbers is not None
             values = numbers.astype(np.float64).reshape(-1)
             bias = bias + np.multiply(self.dense.beta, values)
-        return self.dense.matrix(), bias
+        return bias
 
     def slice(self, kept: Indices) -> None:
         """Keep the rows `kept` (m,) of weights and biases; the document is edited."""

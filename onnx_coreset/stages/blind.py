@@ -8,6 +8,9 @@ from onnx_coreset.options import Options
 # They look at weights alone, and give every neuron that stays its own weights.
 _BY_WEIGHTS = ("norm", "synflow")
 
+# This one looks at incoming ones alone.
+_BY_INCOMING = ("norm",)
+
 NOTE = "nothing was sampled or measured: neither the method nor anything else that was asked for needs inputs"
 
 
@@ -17,5 +20,21 @@ def blind(options: Options) -> bool:
     Args:
         options: What was asked.
     """
-    alone = any(options.method in (name, METHODS[name]) for name in _BY_WEIGHTS)
-    return alone and not (options.refit or options.validate) and options.target in ("ratio", "widths")
+    return (
+        _among(options, _BY_WEIGHTS)
+        and not (options.refit or options.validate)
+        and options.target in ("ratio", "widths")
+    )
+
+
+def one_sided(options: Options) -> bool:
+    """Return whether nothing that is asked depends on inputs, nor on outgoing weights.
+
+    Args:
+        options: What was asked.
+    """
+    return blind(options) and _among(options, _BY_INCOMING)
+
+
+def _among(options: Options, names: tuple[str, ...]) -> bool:
+    return any(options.method in (name, METHODS[name]) for name in names)

@@ -5,13 +5,13 @@ The certificate of a width is the cheap one, with no limit of time, so that the 
 
 from __future__ import annotations
 
+import onnx
+
 from onnx_coreset.core.layer import Coreset, HiddenLayer
 from onnx_coreset.core.measure import spread
 from onnx_coreset.edge.statistics import as_float
-from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options
 from onnx_coreset.plan import Candidates, least_width
-from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.proof import Proof
 from onnx_coreset.stages.proving import as_stored, certificate, scales
 from onnx_coreset.stages.sampling import LayerInputs, stream
@@ -23,20 +23,27 @@ _MARGIN = 1e-6
 
 
 def proof_of(
-    layer: HiddenLayer, coreset: Coreset, space: Space, inputs: LayerInputs, opened: Opened, options: Options
+    layer: HiddenLayer,
+    coreset: Coreset,
+    alone: onnx.ModelProto,
+    name: str,
+    unit: float,
+    inputs: LayerInputs,
+    options: Options,
 ) -> Proof | None:
     """Return what can cheaply be proven of a coreset; None where nothing can.
 
     Args:
         layer: The layer.
         coreset: A coreset of it.
-        space: Its place.
+        alone: The layer extracted.
+        name: Name of its space.
+        unit: Largest relative error of one operation of the layer as it runs.
         inputs: Samples of its inputs, with their domain.
-        opened: The model.
         options: What was asked.
     """
-    after = as_stored(opened, space, layer, coreset, inputs)
-    found = certificate(space, layer, after, inputs, "fast", stream(options.seed, space.name, _BOUND))
+    after = as_stored(alone, name, layer, coreset)
+    found = certificate(layer, after, inputs.stated.domain, "fast", stream(options.seed, name, _BOUND), unit)
     if found is None:
         return None
     scale = scales(layer, as_float(inputs.fresh))
@@ -46,15 +53,16 @@ def proof_of(
 
 
 def least_proven(
-    found: Candidates, space: Space, inputs: LayerInputs, opened: Opened, options: Options
+    found: Candidates, alone: onnx.ModelProto, name: str, unit: float, inputs: LayerInputs, options: Options
 ) -> tuple[int, Proof | None]:
     """Return the least width whose certified error meets eps, n where none does.
 
     Args:
         found: The coresets of the layer, one a width.
-        space: Its place.
+        alone: The layer extracted.
+        name: Name of its space.
+        unit: Largest relative error of one operation of the layer as it runs.
         inputs: Samples of its inputs, with their domain.
-        opened: The model.
         options: What was asked; eps is given.
 
     Returns:
@@ -63,15 +71,15 @@ def least_proven(
     assert options.eps is not None
     layer, eps = found.layer, options.eps * (1.0 - _MARGIN)
     plain = options.absolute or len(layer.readouts) > 1
-    unit = 1.0 if plain else spread(layer.evaluate(as_float(inputs.fresh))[0]) or 1.0
+    scale = 1.0 if plain else spread(layer.evaluate(as_float(inputs.fresh))[0]) or 1.0
 
     known: dict[int, Proof | None] = {}
 
     def meets(width: int) -> bool:
         if width not in known:
-            known[width] = proof_of(layer, found.at(width), space, inputs, opened, options)
+            known[width] = proof_of(layer, found.at(width), alone, name, unit, inputs, options)
         proof = known[width]
-        return proof is not None and proof.bound / unit <= eps
+        return proof is not None and proof.bound / scale <= eps
 
     width = least_width(found, meets, options)
     if width >= layer.width or not meets(width):

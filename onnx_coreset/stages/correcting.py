@@ -38,9 +38,10 @@ from onnx_coreset.graph.skip import Skip
 from onnx_coreset.options import Options
 from onnx_coreset.report import CorrectionFacts
 from onnx_coreset.stages.judging import side_by_side
-from onnx_coreset.stages.narrowing import Narrowed, measure
+from onnx_coreset.stages.narrowing import Narrowed
 from onnx_coreset.stages.opening import Opened
 from onnx_coreset.stages.sampling import Sources, rows_wanted, stream
+from onnx_coreset.stages.settling import measure
 
 _FIT, _HOLD = 6, 7
 _LEAST_RUNS, _LEAST_ROWS = 6, 32

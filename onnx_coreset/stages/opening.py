@@ -90,7 +90,7 @@ def open_model(
     """Open a model.
 
     Args:
-        model: A path, or a model in memory, which is not changed.
+        model: A path, or a model in memory, which is neither changed nor copied.
         out: Where the result will be written, or None.
         options: What was asked.
 
@@ -156,10 +156,7 @@ def _loaded(
             files.check_output(out, None, options.overwrite)
         if options.report is not None:
             files.check_report(options.report, None, out)
-        # A copy: the result may be the original itself, and what is done to that must not happen to the caller's model.
-        own = onnx.ModelProto()
-        own.CopyFrom(model)
-        return own, FileFacts(bytes=weight(own)), None
+        return model, FileFacts(bytes=weight(model)), None
     if out is not None:
         files.check_output(out, model, options.overwrite)
     loaded = files.load(model)

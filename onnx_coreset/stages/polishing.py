@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.measure import spread
 from onnx_coreset.core.network import Network
 from onnx_coreset.core.polish import Schedule, polish
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused
+from onnx_coreset.edge.threads import one_thread
 from onnx_coreset.edge.validation import local_errors
 from onnx_coreset.graph.extract import extract_stack, shrunk_stack
 from onnx_coreset.graph.skip import Skip
@@ -113,7 +113,7 @@ def _polished(
     wanted = stack.teacher(head.inputs.hold)
     units = _units(stack, wanted)
     try:
-        with threadpool_limits(1):
+        with one_thread():
             network = polish(stack.student, stack.teacher, head.inputs.fit, units, stack.fixed, plan, rng, tell)
     except FloatingPointError:
         return stack.chains

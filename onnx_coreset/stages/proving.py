@@ -11,8 +11,8 @@ from dataclasses import replace
 from types import MappingProxyType
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates import Certificate, Domain, Effort, certify
@@ -20,40 +20,41 @@ from onnx_coreset.core.certificates.domains import contains
 from onnx_coreset.core.domains import EllipsoidDomain
 from onnx_coreset.core.layer import Coreset, HiddenLayer, shrink
 from onnx_coreset.core.measure import Errors, spread
-from onnx_coreset.graph.extract import extract, shrunk, the_space
+from onnx_coreset.edge.threads import one_thread
+from onnx_coreset.graph.extract import shrunk, the_space
 from onnx_coreset.graph.lens import read
 from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.space import Space
-from onnx_coreset.stages.opening import Opened
-from onnx_coreset.stages.sampling import LayerInputs
 
 _UNITS: Mapping[str, float] = MappingProxyType({"float16": 2.0**-11, "bfloat16": 2.0**-8, "float64": 2.0**-53})
 _SINGLE = 2.0**-24
 
 
 def certificate(
-    space: Space,
     before: HiddenLayer,
     after: HiddenLayer,
-    inputs: LayerInputs,
+    domain: Domain,
     effort: Effort,
     rng: np.random.Generator,
+    unit: float,
     seconds: float = float("inf"),
+    threads: int | None = None,
 ) -> Certificate | None:
     """Return the certificate of a layer and its narrower self on the domain of its inputs.
 
     Args:
-        space: The layer's place.
-        before: What it reads as.
+        before: What the layer reads as.
         after: What it becomes.
-        inputs: Samples of its inputs, with their domain.
+        domain: Where its inputs lie.
         effort: "fast" or "tight".
         rng: Starts of descent and search.
+        unit: Largest relative error of one operation of the layer as it runs.
         seconds: When to stop.
+        threads: How many threads share the outputs; None for as many as there are cores.
     """
     # The products are small: threads share the outputs, and BLAS has one each.
-    with threadpool_limits(1), np.errstate(all="ignore"):
-        domain, unit, workers = inputs.stated.domain, unit_of(space), os.cpu_count() or 1
+    with one_thread(), np.errstate(all="ignore"):
+        workers = threads or os.cpu_count() or 1
         return certify(before, after, domain, effort, rng, seconds, unit, workers)
 
 
@@ -62,19 +63,19 @@ def unit_of(space: Space) -> float:
     return _UNITS.get(str(space.producer.dense.stored.dtype), _SINGLE)
 
 
-def as_stored(opened: Opened, space: Space, layer: HiddenLayer, coreset: Coreset, inputs: LayerInputs) -> HiddenLayer:
+def as_stored(alone: onnx.ModelProto, name: str, layer: HiddenLayer, coreset: Coreset) -> HiddenLayer:
     """Return a narrower layer with the numbers that will be in the file.
 
     Args:
-        opened: The model.
-        space: The layer's place.
+        alone: The layer extracted.
+        name: Name of its space.
         layer: What it reads as.
         coreset: A coreset of it.
-        inputs: Samples of its inputs.
     """
-    document = decode(shrunk(extract(opened.document, space, inputs.fresh.rank), space.name, coreset))
+    space = the_space(decode(alone), name)
+    document = decode(shrunk(alone, name, coreset))
     try:
-        found = read(document, the_space(document, space.name))
+        found = read(document, the_space(document, name))
     except IndexError:
         # What is read as no layer any more, such as one of a single neuron.
         return shrink(layer, stored(space, coreset))

@@ -88,11 +88,12 @@ def spend(
     return _by_error(market, opened, found, options, provider)
 
 
-def affordable(chains: Sequence[Prepared]) -> tuple[list[Prepared], dict[str, Skip]]:
+def affordable(chains: Sequence[Prepared], in_memory: bool = True) -> tuple[list[Prepared], dict[str, Skip]]:
     """Return the chains that have coresets, and why the others do not; what takes too much memory is made anew later.
 
     Args:
         chains: The chains.
+        in_memory: Whether what is made takes memory, and not room on a disk.
     """
     held = 0
     good: list[Prepared] = []
@@ -105,7 +106,7 @@ def affordable(chains: Sequence[Prepared]) -> tuple[list[Prepared], dict[str, Sk
             continue
         good.append(chain)
         _ = choice.path
-        if held + choice.held > _HELD:
+        if in_memory and held + choice.held > _HELD:
             chain.made.clear()
         else:
             held += choice.held

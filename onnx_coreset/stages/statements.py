@@ -194,6 +194,6 @@ def _errors(stack: tuple[Narrowed, ...], opened: Opened, provider: Provider, sam
         if len(stack) > 1:
             return None
         x = as_float(samples)
-        after = as_stored(opened, head.space, head.layer, head.coreset, head.inputs).evaluate(x)
+        after = as_stored(alone, head.space.name, head.layer, head.coreset).evaluate(x)
         before = head.layer.evaluate(x)
     return row_errors(before, after, units)

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from threadpoolctl import threadpool_limits
 
 from onnx_coreset.core.arrays import Array, frozen
 from onnx_coreset.core.certificates.depth import EndToEnd, certify_ends
 from onnx_coreset.core.certificates.pieces import lipschitz
 from onnx_coreset.core.certificates.rounding import gamma
 from onnx_coreset.edge.statistics import as_float
+from onnx_coreset.edge.threads import one_thread
 from onnx_coreset.graph.extract import extract_stack, shrunk_stack
 from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.space import Space, spaces
@@ -165,5 +165,5 @@ def _own(chain: Narrowed) -> Array | None:
 
 def _certified(found: Ends, head: Narrowed, options: Options, seconds: float) -> EndToEnd:
     rng = stream(options.seed, head.space.name, _DEPTH)
-    with threadpool_limits(1), np.errstate(all="ignore"):
+    with one_thread(), np.errstate(all="ignore"):
         return certify_ends(found.pair, head.inputs.stated.domain, rng, seconds, unit_of(head.space))

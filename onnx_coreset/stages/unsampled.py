@@ -8,7 +8,7 @@ import numpy as np
 
 from onnx_coreset.core.domains import BallDomain
 from onnx_coreset.core.laws import Mixture
-from onnx_coreset.core.layer import HiddenLayer, whole
+from onnx_coreset.core.layer import HiddenLayer, outline, whole
 from onnx_coreset.core.methods import Method
 from onnx_coreset.core.methods.base import Context, Ordered
 from onnx_coreset.edge.statistics import Samples
@@ -35,7 +35,11 @@ def by_weights(
         inputs: What `unsampled` gives.
         method: What orders neurons; it needs no inputs.
         generator: Makes the source of randomness for a width; 0 is for the order.
+
+    Returns:
+        Bare coresets, of the layer's outline: its numbers were only needed for the order.
     """
     context = Context(law=inputs.law, radius=inputs.radius)
     order = method.order(layer, context, generator(0)) if isinstance(method, Ordered) else None
-    return Candidates(layer, whole(layer, method.name), layer, (), method, context, order, False, generator)
+    known = outline(layer)
+    return Candidates(known, whole(known, method.name), known, (), method, context, order, False, generator)

@@ -66,6 +66,30 @@ def test_every_oddity_alone_survives(name: str) -> None:
 
 
 @every_oddity
+def test_a_document_that_is_spent_gives_the_same_model(name: str) -> None:
+    model = odd(name)
+    found = []
+    for spent in (False, True):
+        document = decode(model)
+        document.assign(document.graph.nodes[0], 1, NEW)
+        found.append(exact(encode(document, spent)))
+    assert found[0] == found[1]
+    assert exact(model) == exact(odd(name))
+
+
+@pytest.mark.parametrize("place", ["model", "graph", "initializer"])
+def test_fields_of_a_later_onnx_survive_an_edit(place: str) -> None:
+    model = base()
+    part = {"model": model, "graph": model.graph, "initializer": model.graph.initializer[-1]}[place]
+    later = b"\xc0\x3e\x01"  # field 1000 is 1
+    part.MergeFromString(later)
+    document = decode(model)
+    document.assign(document.graph.nodes[0], 1, NEW)
+    assert exact(encode(decode(model))) == exact(model)
+    assert later in exact(encode(document))
+
+
+@every_oddity
 def test_an_edit_changes_one_tensor_and_no_other_byte(name: str) -> None:
     model = odd(name)
     before = exact(model)

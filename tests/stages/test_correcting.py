@@ -24,9 +24,10 @@ from onnx_coreset.options import Options
 from onnx_coreset.stages import correcting
 from onnx_coreset.stages.correcting import corrected
 from onnx_coreset.stages.judging import judge
-from onnx_coreset.stages.narrowing import Narrowed, Prepared, measure, prepare
+from onnx_coreset.stages.narrowing import Narrowed, Prepared, prepare
 from onnx_coreset.stages.opening import open_model
 from onnx_coreset.stages.sampling import Sources, sources
+from onnx_coreset.stages.settling import measure
 from onnx_coreset.stages.summary import chain_report
 from onnx_coreset.stages.walking import Analysis, narrow
 

@@ -88,6 +88,16 @@ class Record:
     noise: Callable[[Array, Parameters], Array | float] = lambda t, parameters: 0.0
     exact: bool = False
 
+    def __reduce__(self) -> tuple[Callable[[str], Record], tuple[str]]:
+        """Return how to find it in the table again: other processes have the same one."""
+        return _in_the_table, (self.name,)
+
+
+def _in_the_table(name: str) -> Record:
+    from onnx_coreset.core.activations.records import ACTIVATIONS
+
+    return next(record for record in ACTIVATIONS if record.name == name)
+
 
 @dataclass(frozen=True, eq=False)
 class Named:

@@ -38,7 +38,7 @@ class Norm:
         Raises:
             ValueError: The features are not dense neurons.
         """
-        norms = [np.hypot(np.linalg.norm(f.incoming, axis=1), np.abs(f.bias)) for f in dense(layer)]
+        norms = [np.sqrt(np.einsum("nd,nd->n", f.incoming, f.incoming) + f.bias**2) for f in dense(layer)]
         return np.argsort(-unit_maxima(norms), kind="stable")
 
     def select(self, layer: HiddenLayer, width: int, context: Context, rng: np.random.Generator) -> Coreset:

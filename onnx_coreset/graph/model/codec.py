@@ -7,20 +7,25 @@ back as the very message it came from; what was edited is that message with the 
 from __future__ import annotations
 
 import threading
+from collections import Counter
 
 import numpy as np
 import onnx
 import onnx_graphsurgeon as gs
-from onnx import numpy_helper
+from google.protobuf.unknown_fields import UnknownFieldSet
+from onnx import helper, numpy_helper
 from onnx_graphsurgeon.exporters.onnx_exporter import OnnxExporter
 from onnx_graphsurgeon.importers.onnx_importer import import_onnx
+from onnx_graphsurgeon.ir.tensor import LazyValues
 from onnx_graphsurgeon.logger.logger import G_LOGGER, LoggerSuppress
 
+from onnx_coreset.edge.light import copied
 from onnx_coreset.graph.model.document import Document, Origin, Scope, Shape
 from onnx_coreset.graph.model.skeleton import skeleton
 
 _QUIET = threading.Lock()
 _SILENT = 1_000
+_KEPT = ("doc_string", "metadata_props")
 
 
 def decode(model: onnx.ModelProto, constant_inputs: bool = False) -> Document:
@@ -91,22 +96,34 @@ def _shape(tensor: gs.Tensor) -> Shape | None:
     return None if tensor.shape is None else tuple(tensor.shape)
 
 
-def encode(document: Document) -> onnx.ModelProto:
+def encode(document: Document, spent: bool = False) -> onnx.ModelProto:
     """Return the model that the document now describes.
 
     Args:
         document: What `decode` returned, edited or not.
+        spent: Whether the document is of no use afterwards: its new numbers are dropped as soon as they are written.
 
     Returns:
         A new model: the original one with what was edited replaced, new nodes and tensors added, and initializers that
-        no node reads any more, though one did, removed. O(bytes of the model).
+        no node reads any more, though one did, removed. O(bytes of the result).
     """
-    model = onnx.ModelProto()
-    model.CopyFrom(document.proto)
+    model = _copy(document)
     # Inner graphs first: patching an outer list of nodes copies the nodes, inner graphs included.
     for scope in reversed(document.scopes):
-        _patch(document, scope, _message(model, scope.path))
+        _patch(document, scope, _message(model, scope.path), spent)
     return model
+
+
+def _copy(document: Document) -> onnx.ModelProto:
+    """Return a copy of the original model; raw data that will be replaced or dropped are left out where they can be."""
+    proto = document.proto
+    if any(len(UnknownFieldSet(message)) for message in (proto, proto.graph, *proto.graph.initializer)):
+        # Fields of a later ONNX go into copies of whole messages only.
+        model = onnx.ModelProto()
+        model.CopyFrom(proto)
+        return model
+    useless = _edited(document, document.scopes[0]).keys() | _lost(document, proto.graph)
+    return copied(proto, lambda tensor, target: tensor.name in useless)
 
 
 def _message(model: onnx.ModelProto, path: tuple[tuple[int, str], ...]) -> onnx.GraphProto:
@@ -116,8 +133,8 @@ def _message(model: onnx.ModelProto, path: tuple[tuple[int, str], ...]) -> onnx.
     return graph
 
 
-def _patch(document: Document, scope: Scope, graph: onnx.GraphProto) -> None:
-    new = _patch_constants(document, scope, graph)
+def _patch(document: Document, scope: Scope, graph: onnx.GraphProto, spent: bool) -> None:
+    new = _patch_constants(document, scope, graph, spent)
     _patch_nodes(document, scope, graph)
     if new and document.proto.ir_version < 4 and not scope.path:
         # Before IR version 4 an initializer had to be listed among the inputs.
@@ -145,19 +162,14 @@ def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
             dim.dim_value = size
 
 
-def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto, spent: bool) -> list[onnx.TensorProto]:
     """Write edited initializers, add new ones, drop those that lost their last reader; return the new ones."""
-    constants = (t for t in scope.tensors.values() if isinstance(t, gs.Constant))
-    edited = {t.name: t for t in constants if isinstance(t._values, np.ndarray) or id(t) in document.away}
-    used = {t.name for s in document.scopes for t in s.graph.outputs}
-    for _, node in document.nodes():
-        used.update(t.name for t in node.inputs)
-    read_before = {name for origin in document.origins.values() for name in origin.inputs}
+    edited, gone = _edited(document, scope), _lost(document, graph)
+    times = Counter(message.name for message in graph.initializer)
     for message in graph.initializer:
-        if message.name in edited:
-            _store(_stored(document, edited[message.name]), message)
-    lost = [i for i, t in enumerate(graph.initializer) if t.name in read_before and t.name not in used]
-    gone = {graph.initializer[i].name for i in lost}
+        if message.name in edited and message.name not in gone:
+            _store(document, edited[message.name], message, spent and times[message.name] == 1)
+    lost = [i for i, t in enumerate(graph.initializer) if t.name in gone]
     made = {t.name for node in scope.graph.nodes for t in node.outputs}
     gone |= {name for node in graph.node for name in node.output} - made
     for index in reversed(lost):
@@ -168,27 +180,46 @@ def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -
     read = (t for node in scope.graph.nodes for t in node.inputs if isinstance(t, gs.Constant))
     fresh = {t.name: t for t in read if id(t) not in document.constants}
     for tensor in fresh.values():
-        _store(_stored(document, tensor), graph.initializer.add())
+        _store(document, tensor, graph.initializer.add(), spent)
     return list(graph.initializer[len(graph.initializer) - len(fresh) :])
 
 
-def _stored(document: Document | None, tensor: gs.Constant) -> onnx.TensorProto:
-    """Return a new message of a constant's numbers, or of where they were put away."""
-    if document is None or isinstance(tensor._values, np.ndarray):
-        return numpy_helper.from_array(tensor._values, tensor.name)
-    replacement = onnx.TensorProto()
-    replacement.CopyFrom(document.away[id(tensor)][1])
-    replacement.name = tensor.name
-    return replacement
+def _edited(document: Document, scope: Scope) -> dict[str, gs.Constant]:
+    """Return the edited constants of a scope by name."""
+    constants = (t for t in scope.tensors.values() if isinstance(t, gs.Constant))
+    return {t.name: t for t in constants if isinstance(t._values, np.ndarray) or id(t) in document.away}
 
 
-def _store(replacement: onnx.TensorProto, message: onnx.TensorProto) -> None:
-    """Replace the values of `message`; its doc string and metadata stay."""
-    replacement.doc_string = message.doc_string
+def _lost(document: Document, graph: onnx.GraphProto) -> set[str]:
+    """Return the names of initializers of a graph that some node read and none reads any more."""
+    used = {t.name for s in document.scopes for t in s.graph.outputs}
+    for _, node in document.nodes():
+        used.update(t.name for t in node.inputs)
+    read_before = {name for origin in document.origins.values() for name in origin.inputs}
+    return {t.name for t in graph.initializer if t.name in read_before and t.name not in used}
+
+
+def _store(document: Document | None, tensor: gs.Constant, message: onnx.TensorProto, spent: bool = False) -> None:
+    """Let `message` hold a constant's numbers, or say where they were put away; its doc string and metadata stay."""
+    values = tensor._values
+    if document is not None and not isinstance(values, np.ndarray):
+        replacement = document.away[id(tensor)][1]
+    elif values.dtype.kind in "fiub":
+        # The bytes go straight into the message: they may be many.
+        replacement = onnx.TensorProto(dims=values.shape, data_type=helper.np_dtype_to_tensor_dtype(values.dtype))
+    else:
+        replacement = numpy_helper.from_array(values)
+    for field in message.DESCRIPTOR.fields:
+        if field.name not in _KEPT:
+            message.ClearField(field.name)
     if not message.doc_string:
-        replacement.ClearField("doc_string")
-    replacement.metadata_props.extend(message.metadata_props)
-    message.CopyFrom(replacement)
+        message.ClearField("doc_string")
+    message.MergeFrom(replacement)
+    message.name = tensor.name
+    if isinstance(values, np.ndarray) and values.dtype.kind in "fiub":
+        message.raw_data = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+    if spent:
+        tensor._values = LazyValues(message)
 
 
 def _patch_nodes(document: Document, scope: Scope, graph: onnx.GraphProto) -> None:
@@ -231,7 +262,7 @@ def _patch_node(node: gs.Node, origin: Origin, message: onnx.NodeProto) -> None:
                 kept = next((a.t for a in message.attribute if a.name == name), onnx.TensorProto())
                 tensor = onnx.TensorProto()
                 tensor.CopyFrom(kept)
-                _store(_stored(None, value), tensor)
+                _store(None, value, tensor)
                 tensor.name = kept.name
                 _drop_attribute(message, name)
                 message.attribute.append(onnx.helper.make_attribute(name, tensor))
