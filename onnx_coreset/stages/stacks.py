@@ -86,10 +86,8 @@ def _follows(before: Narrowed, after: Narrowed) -> bool:
 
     Of products nothing is proven through several layers: what would be polished together would have no bound.
     """
-    features = after.layer.readouts[0].features
-    if len(before.space.consumers) != 1 or not all(
-        isinstance(chain.layer.readouts[0].features, Neurons) for chain in (before, after)
-    ):
+    ahead, features = (chain.layer.readouts[0].features for chain in (before, after))
+    if len(before.space.consumers) != 1 or not isinstance(ahead, Neurons) or not isinstance(features, Neurons):
         return False
     same = before.space.consumers[0][0].dense.node is after.space.producer.dense.node
     if not same or before.space.region.moved or after.space.region.moved:
