@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+from dask import config as dask_config
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -47,8 +48,9 @@ Way = Callable[[], Any]
 
 @contextmanager
 def dask() -> Iterator[Executor]:
-    """Two workers, each a process of its own."""
+    """Two workers, each a process of its own; on a busy machine they take their time to start."""
     with (
+        dask_config.set({"distributed.comm.timeouts.connect": "120s", "distributed.comm.timeouts.tcp": "120s"}),
         LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
