@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import onnx
 import pytest
@@ -46,9 +47,11 @@ Way = Callable[[], Any]
 
 
 @contextmanager
-def dask() -> Iterator[Executor]:
+def two_workers() -> Iterator[Executor]:
     """Two workers, each a process of its own."""
     with (
+        # Where all cores are busy, workers take their time to start.
+        dask.config.set({"distributed.comm.timeouts.connect": "120s", "distributed.comm.timeouts.tcp": "120s"}),
         LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
@@ -57,7 +60,7 @@ def dask() -> Iterator[Executor]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Executor]:
-    with dask() as executor:
+    with two_workers() as executor:
         yield executor
 
 
