@@ -18,10 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import dask
 import numpy as np
 import onnx
 import pytest
-from dask import config as dask_config
 from distributed import Client, LocalCluster
 from threadpoolctl import threadpool_info, threadpool_limits
 
@@ -47,10 +47,11 @@ Way = Callable[[], Any]
 
 
 @contextmanager
-def dask() -> Iterator[Executor]:
-    """Two workers, each a process of its own; on a busy machine they take their time to start."""
+def two_workers() -> Iterator[Executor]:
+    """Two workers, each a process of its own."""
     with (
-        dask_config.set({"distributed.comm.timeouts.connect": "120s", "distributed.comm.timeouts.tcp": "120s"}),
+        # Where all cores are busy, workers take their time to start.
+        dask.config.set({"distributed.comm.timeouts.connect": "120s", "distributed.comm.timeouts.tcp": "120s"}),
         LocalCluster(n_workers=2, threads_per_worker=2, dashboard_address=None) as cluster,
         Client(cluster) as client,
     ):
@@ -59,7 +60,7 @@ def dask() -> Iterator[Executor]:
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Executor]:
-    with dask() as executor:
+    with two_workers() as executor:
         yield executor
 
 

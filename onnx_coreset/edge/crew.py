@@ -59,10 +59,9 @@ class Crew:
             Exception: What the work raised.
         """
         if self.executor is None:
-            for task in tasks:
-                with one_thread():
-                    result = work(task)
-                yield task, result
+            with one_thread():
+                for task in tasks:
+                    yield task, work(task)
             return
         # Workers may be threads of this process.
         with one_thread():

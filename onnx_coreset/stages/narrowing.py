@@ -7,6 +7,7 @@ wanted: see `settling`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
 
@@ -185,7 +186,8 @@ def prepare(
     Returns:
         The chain, or why it is skipped.
     """
-    with one_thread():
+    # Where weights alone are looked at, nothing is multiplied.
+    with nullcontext() if blind(options) else one_thread():
         layer = read(opened.document, space, outgoing=not one_sided(options))
         unfit = _unfit(space, layer, method, one_sided(options))
         if unfit is not None:
@@ -203,10 +205,15 @@ def prepare(
 
 
 def _unfit(space: Space, layer: HiddenLayer, method: Method, one_sided: bool) -> Skip | None:
+    plain = [readout.features for readout in layer.readouts if isinstance(readout.features, Neurons)]
     products = [producer.dense for producer in space.producers]
     values: list[Numbers] = [producer.bias() for producer in space.producers]
     values += [readout.constant for readout in layer.readouts]
     if one_sided:
+        if len(plain) == len(layer.readouts):
+            # What a number that is not finite is folded with leaves it so, and another look at the weights costs.
+            products = []
+            values += [neurons.incoming for neurons in plain]
         products += [consumer.dense for consumer, _ in space.consumers]
     else:
         values += [readout.outgoing for readout in layer.readouts]
@@ -214,8 +221,7 @@ def _unfit(space: Space, layer: HiddenLayer, method: Method, one_sided: bool) ->
         values += [np.asarray(product.alpha), product.stored]
     if not all(np.isfinite(value).all() for value in values):
         return Skip(space.name, "a weight is NaN or infinite", "non-finite", space.width)
-    plain = all(isinstance(readout.features, Neurons) for readout in layer.readouts)
-    have = {"moments", "neurons"} if plain else {"moments"}
+    have = {"moments", "neurons"} if len(plain) == len(layer.readouts) else {"moments"}
     lacking = sorted(method.requires - have)
     if lacking:
         return Skip(space.name, f"the method {method.name} needs {', '.join(lacking)}", "requires", space.width)
