@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Command", "main", "parse"]
 
 INTERRUPTED = 130
+_LONGEST_LINE = 600
 Progress = Callable[[str, int, int, str], None]
 
 _PROG = "onnx-coreset"
@@ -229,7 +230,9 @@ def _fail(message: str, code: int) -> int:
     """Say in one or two lines what went wrong."""
     from onnx_coreset.render import clean
 
-    lines = [clean(line) for line in message.strip().splitlines()] or ["no reason given"]
+    # A model can hold names of any length; two lines are what fits a log.
+    lines = [clean(line) for line in message.strip().splitlines()][:2] or ["no reason given"]
+    lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..." for line in lines]
     _write(sys.stderr, f"{_PROG}: error: " + "\n  ".join(lines) + "\n")
     return code
 

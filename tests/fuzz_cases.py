@@ -27,6 +27,8 @@ from fuzz_mutants import ATTACKS, mutated_bytes, mutated_fields
 
 __all__ = ["Case", "case", "judged"]
 
+ort.set_default_logger_severity(4)
+
 Main = Callable[[Sequence[str]], int]
 _MODELS = Path(__file__).resolve().parents[1] / "models"
 _EXACT = ("--ratio", "1.0")
@@ -64,7 +66,7 @@ _MORE = (
 )
 # What a refusal may rest on although the checker or ONNX Runtime takes the model.
 _FOUND_OUT = re.compile(
-    r" of data where its shape |has its data |external but names|negative dimension|stored in segments|element type"
+    r" of data .*where its shape |has its data |external but names|negative dimension|stored in segments|element type"
     r"|has a cycle|is incomplete|not UTF-8|no ONNX graph|not an ONNX file|which ONNX does not have|the (offset|length) "
 )
 
@@ -154,7 +156,7 @@ def _heard() -> Iterator[list[str]]:
     said: list[str] = []
     kept = sys.stdout, sys.stderr
     saved = [os.dup(1), os.dup(2)]
-    heaps = [tempfile.TemporaryFile(), tempfile.TemporaryFile()]
+    heaps = [tempfile.TemporaryFile() for _ in saved]  # noqa: SIM115
     for stream in kept:
         stream.flush()
     try:

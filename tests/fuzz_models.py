@@ -260,7 +260,7 @@ def dressed(c: Chooser, model: onnx.ModelProto) -> None:
         graph.node.extend(nodes)
     if c.chance(0.3):
         for node in graph.node:
-            node.name = c.one(_WORDS) if c.chance(0.5) else ""
+            node.name = f"{c.one(_WORDS)}{len(node.name)}{node.output[0]}" if c.chance(0.5) else ""
     if c.chance(0.3):
         old = sorted({name for node in graph.node for name in node.output} - {o.name for o in graph.output})
         renamed = {name: f"{c.one(_WORDS)}{i}" for i, name in enumerate(old) if c.chance(0.3)}
@@ -269,7 +269,7 @@ def dressed(c: Chooser, model: onnx.ModelProto) -> None:
             for field in (node.input, node.output):
                 field[:] = [name if name in captured else renamed.get(name, name) for name in field]
         del graph.value_info[:]
-    if c.chance(0.2):
+    if c.chance(0.2) and model.ir_version >= 4:
         graph.initializer.append(numpy_helper.from_array(np.ones((3, 40), "f4"), "nobody"))
     if c.chance(0.2):
         model.doc_string, model.domain, model.model_version = c.one(_WORDS), "d", 7

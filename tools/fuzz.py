@@ -215,9 +215,8 @@ def main() -> int:
     print(json.dumps(about), flush=True)
     codes, kinds, start = Counter[str](), Counter[str](), time.monotonic()
     failed: list[dict[str, Any]] = []
-    slowest, largest, count = 0.0, 0, 0
-    for told in Crew(seeds, args.jobs, args.seconds, args.memory).results():
-        count += 1
+    slowest, largest = 0.0, 0
+    for count, told in enumerate(Crew(seeds, args.jobs, args.seconds, args.memory).results(), 1):
         codes[str(told["code"])] += 1
         kinds[str(told["label"])] += 1
         slowest, largest = max(slowest, told["seconds"]), max(largest, told["grown"])

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import onnx
 
 from onnx_coreset.edge.external import MANY, resolve
 from onnx_coreset.edge.parse import parse
+from onnx_coreset.edge.temporary import held, new_file, sync_folder
 from onnx_coreset.errors import CoresetError, MachineError, ModelError, UsageError
 
 __all__ = ["AnyPath", "Loaded", "check_output", "check_report", "load", "load_arrays", "save", "serialised"]
@@ -219,51 +219,47 @@ def save(contents: Mapping[AnyPath, bytes | Path]) -> None:
     staged: dict[Path, Path] = {}
     undo: list[Path] = []
     path = Path()
-    try:
-        for path, content in ((Path(name), content) for name, content in contents.items()):
-            staged[path] = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
-            undo.append(staged[path])
-            _write(path, staged[path], content)
-        for path, temporary in staged.items():
-            undo += () if os.path.lexists(path) else (path,)
-            os.replace(temporary, path)
-    except BaseException as error:
-        for leftover in undo:
-            with suppress(OSError):
-                leftover.unlink()
-        if isinstance(error, OSError):
-            raise MachineError(
-                f"{path} was not written ({_why(error)}); make room, check the permissions, or choose another folder"
-            ) from error
-        raise
+    with ExitStack() as locks:
+        try:
+            for path, content in ((Path(name), content) for name, content in contents.items()):
+                if isinstance(content, bytes):
+                    staged[path] = locks.enter_context(held(new_file(path.parent, _mode(path))))
+                    undo.append(staged[path])
+                else:
+                    staged[path] = content
+                _write(path, staged[path], content)
+            for path, temporary in staged.items():
+                undo += () if os.path.lexists(path) else (path,)
+                os.replace(temporary, path)
+        except BaseException as error:
+            for leftover in undo:
+                with suppress(OSError):
+                    leftover.unlink()
+            if isinstance(error, OSError):
+                raise MachineError(
+                    f"{path} was not written ({_why(error)}); make room, check the permissions, "
+                    "or choose another folder"
+                ) from error
+            raise
     for folder in {path.parent for path in staged}:
-        _sync_folder(folder)
+        sync_folder(folder)
+
+
+def _mode(path: Path) -> int:
+    """Permissions of a temporary file: what is replaced is nobody else's business before it has its own again."""
+    return 0o600 if _status(path) is not None else 0o666
 
 
 def _write(path: Path, temporary: Path, content: bytes | Path) -> None:
-    """Writes a file that will take the place of `path`, with its permissions."""
+    """Fills a file that will take the place of `path`, with its permissions."""
     kept = _status(path)
-    mode = 0o666 if kept is None else stat.S_IMODE(kept.st_mode) & 0o777
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-    if isinstance(content, Path):
-        content.rename(temporary)
-    else:
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+    if isinstance(content, bytes):
+        with open(temporary, "r+b") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     if kept is not None:
-        temporary.chmod(mode)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename last through a power cut, where the system can: the file is there either way."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        temporary.chmod(stat.S_IMODE(kept.st_mode) & 0o777)
 
 
 def load_arrays(path: AnyPath) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.edge.inputs import Feeder, Synthetic, batch_of
-from onnx_coreset.edge.runtime import InputSpec, Provider, RuntimeRefused, Session, with_outputs
+from onnx_coreset.edge.runtime import InputSpec, NeverEnding, Provider, RuntimeRefused, Session, with_outputs
 
 BATCH = 256
 _SIZES = (64, 32, 16, 8, 4, 2, 1)
@@ -98,6 +98,8 @@ def synthetic(
             try:
                 session.run(feeder.feed(0, rng))
                 return feeder
+            except NeverEnding:
+                raise
             except RuntimeRefused as refused:
                 reason = str(refused)
         if all(isinstance(d, int) for spec in session.inputs for d in spec.shape[1:]):
