@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from onnx_coreset import __version__
+from onnx_coreset.edge.machine import bound_memory
 from onnx_coreset.errors import CoresetError, MachineError, ModelError, Rejected, UsageError, ValidationError
 from onnx_coreset.flags import OPTIONS
 from onnx_coreset.keeper import kept
@@ -171,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _guarded(list(argv))
     # The program itself: what ends its process without a word must not be the last word.
     arguments = sys.argv[1:]
+    bound_memory()
     return kept(lambda: _guarded(arguments), _crashed, lambda: _folders(arguments))
 
 

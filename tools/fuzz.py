@@ -5,9 +5,9 @@
 
 Case i is that of seed `seed + i`, wherever it runs: `--only` runs some again. Workers run many cases each, in a
 process of their own with bounded address space; one that takes more than `--seconds` for a case is killed, one that
-dies is started again, and its case is run once more as the command itself, which must stand the crash. Failed cases are
-saved: the files of the folder and what was wrong. What must hold is written down in `tests/fuzz_cases.py`. Exits 1 where
-a case failed.
+dies is started again, and its case is run once more as the command itself, which must stand the crash. Failed cases
+are saved: the files of the folder and what was wrong. What must hold is written down in `tests/fuzz_cases.py`. Exits 1
+where a case failed.
 """
 
 from __future__ import annotations
@@ -83,19 +83,21 @@ def worker(memory: int, stock: pathlib.Path) -> None:
     for line in sys.stdin:
         seed, alone = (int(part) for part in line.split())
         tell.write(json.dumps({"start": seed}) + "\n")
-        made = made_of(seed, stock)
         folder = pathlib.Path(tempfile.mkdtemp(prefix="fuzz-"))
         before, start = resident(), time.monotonic()
+        label, code = "", -1
         try:
+            made = made_of(seed, stock)
+            label = made.label
             outcome = judged(made, folder, program if alone else main)
             code, problem = outcome.code, outcome.problem
         except BaseException as error:
-            code, problem = -1, f"could not be judged: {type(error).__name__}: {error}"
+            problem = f"could not be judged: {type(error).__name__}: {error}"
         shutil.rmtree(folder, ignore_errors=True)
         grown = resident() - before
-        if problem is None and grown > GROWTH and "large at run time" not in made.label:
+        if problem is None and grown > GROWTH and "large at run time" not in label:
             problem = f"took {grown >> 10} MiB more memory"
-        done = {"done": seed, "label": made.label, "code": code, "problem": problem, "grown": grown, "alone": alone}
+        done = {"done": seed, "label": label, "code": code, "problem": problem, "grown": grown, "alone": alone}
         tell.write(json.dumps({**done, "seconds": round(time.monotonic() - start, 3)}) + "\n")
 
 
@@ -259,10 +261,9 @@ def run(args: argparse.Namespace, stock: pathlib.Path) -> int:
         crashes += [told["done"]] if told["alone"] else []
         if told["problem"] is not None:
             failed.append(told)
-            made = made_of(told["done"], stock)
-            print(f"{told['done']} ({made.label}): {told['problem']}", flush=True)
+            print(f"{told['done']} ({told['label']}): {told['problem']}", flush=True)
             if args.save is not None:
-                saved(args.save, told, made)
+                saved(args.save, told, made_of(told["done"], stock))
         if count % 500 == 0:
             print(f"-- {count} cases, {len(failed)} failed, {time.monotonic() - start:.0f} s", flush=True)
     summary = {**about, "failed": len(failed), "codes": dict(codes), "kinds": dict(kinds.most_common())}
