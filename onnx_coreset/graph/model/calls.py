@@ -13,25 +13,30 @@ import onnx
 
 from onnx_coreset.errors import ModelError
 
-__all__ = ["check_calls"]
+__all__ = ["MANY_CALLED", "check_calls"]
 
 _DEEPEST = 100
-_MOST = 1 << 15
+_MOST = 1 << 17
+# ONNX Runtime takes seconds to load as many, and four times as long for twice as many.
+MANY_CALLED = 1 << 13
 
 _Key = tuple[str, str, str]
 
 
-def check_calls(model: onnx.ModelProto) -> None:
+def check_calls(model: onnx.ModelProto) -> int:
     """Check that the calls of model-local functions end, and soon.
 
     Args:
         model: Any model.
 
+    Returns:
+        How many nodes the calls in the main graph stand for.
+
     Raises:
         ModelError: A function calls itself, calls are too deep, or they stand for too many nodes.
     """
     if not model.functions:
-        return
+        return 0
     bodies = {(f.domain, f.name, f.overload): f for f in model.functions}
     called = {key: [k for node in _nodes(f.node) if (k := _key(node)) in bodies] for key, f in bodies.items()}
     own = {key: sum(1 for _ in _nodes(f.node)) for key, f in bodies.items()}
@@ -45,12 +50,14 @@ def check_calls(model: onnx.ModelProto) -> None:
                 "inline them with the exporter, and export the model again"
             )
     met = [key for node in _nodes(model.graph.node) if (key := _key(node)) in bodies]
-    if sum(sizes[key] for key in met) > _MOST:
+    total = sum(sizes[key] for key in met)
+    if total > _MOST:
         worst = max(met, key=lambda key: sizes[key])
         raise ModelError(
             f"the functions of the model stand for more than {_MOST} nodes, {worst[1]!r} alone for {sizes[worst]:.3g}: "
             "export the model again"
         )
+    return total
 
 
 def _key(node: onnx.NodeProto) -> _Key:
