@@ -29,6 +29,7 @@ import time
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -38,7 +39,7 @@ import numpy as np
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 # Only where the tests are: they say what a case is, and what must hold of it.
-from fuzz_cases import Case, case, judged  # noqa: E402
+from fuzz_cases import Case, Outcome, case, judged  # noqa: E402
 from fuzz_models import Seeded  # noqa: E402
 from onnx_coreset.cli import main  # noqa: E402
 from onnx_coreset.edge import patience  # noqa: E402
@@ -66,6 +67,13 @@ def made_of(seed: int, stock: pathlib.Path) -> Case:
     return case(Seeded(np.random.default_rng(seed)), stocked(stock))
 
 
+def made_or_none(seed: int, stock: pathlib.Path) -> Case | None:
+    """Make the case of a seed; None where onnx does not let its model be made."""
+    with suppress(Exception):
+        return made_of(seed, stock)
+    return None
+
+
 @cache
 def stocked(place: pathlib.Path) -> list[bytes]:
     found: list[bytes] = pickle.loads(place.read_bytes())
@@ -87,9 +95,9 @@ def worker(memory: int, stock: pathlib.Path) -> None:
         before, start = resident(), time.monotonic()
         label, code = "", -1
         try:
-            made = made_of(seed, stock)
-            label = made.label
-            outcome = judged(made, folder, program if alone else main)
+            made = made_or_none(seed, stock)
+            label = "" if made is None else made.label
+            outcome = Outcome(0, None) if made is None else judged(made, folder, program if alone else main)
             code, problem = outcome.code, outcome.problem
         except BaseException as error:
             problem = f"could not be judged: {type(error).__name__}: {error}"
@@ -262,8 +270,9 @@ def run(args: argparse.Namespace, stock: pathlib.Path) -> int:
         if told["problem"] is not None:
             failed.append(told)
             print(f"{told['done']} ({told['label']}): {told['problem']}", flush=True)
-            if args.save is not None:
-                saved(args.save, told, made_of(told["done"], stock))
+            made = made_or_none(told["done"], stock)
+            if args.save is not None and made is not None:
+                saved(args.save, told, made)
         if count % 500 == 0:
             print(f"-- {count} cases, {len(failed)} failed, {time.monotonic() - start:.0f} s", flush=True)
     summary = {**about, "failed": len(failed), "codes": dict(codes), "kinds": dict(kinds.most_common())}

@@ -22,7 +22,7 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_coreset.edge.files import AnyPath, serialised
-from onnx_coreset.edge.leftovers import clear, data_of
+from onnx_coreset.edge.leftovers import clear, data_of, note
 from onnx_coreset.edge.light import copied
 from onnx_coreset.edge.ranges import Range, files, refer, reference, take_in, weight
 from onnx_coreset.edge.temporary import held, new_file
@@ -84,8 +84,14 @@ def staged(out: AnyPath, model: onnx.ModelProto, external: bool, spare: Iterable
     made: list[Path] = []
     try:
         with ExitStack() as stack:
-            if external or weight(model) >= _TOO_LARGE:
-                yield _beside(place, model, _temporary(place, stack, made), made, tell)
+            beside = external or weight(model) >= _TOO_LARGE
+            notes = _temporary(place, stack, made) if old or beside else None
+            for path in old:
+                assert notes is not None
+                note(notes, path, path.name)
+            if beside:
+                assert notes is not None
+                yield _beside(place, model, _temporary(place, stack, made), made, notes, tell)
             elif files(model):
                 yield _in_one(place, model, _temporary(place, stack, made), tell)
             else:
@@ -114,14 +120,14 @@ def _temporary(out: Path, stack: ExitStack, made: list[Path]) -> Path:
     return path
 
 
-def _beside(out: Path, model: onnx.ModelProto, temporary: Path, made: list[Path], tell: Tell) -> Staged:
+def _beside(out: Path, model: onnx.ModelProto, temporary: Path, made: list[Path], notes: Path, tell: Tell) -> Staged:
     """Write the data of a model to a file of their own."""
     plan = _Plan()
     result = copied(model, plan.take)
     for other in walk(result):
         plan.move(other.tensor)
     _write(out, temporary, plan.pieces, plan.size, tell)
-    data = _named(out, temporary, made)
+    data = _named(out, temporary, made, notes)
     for tensor, start, length in plan.tensors:
         refer(tensor, Range(data.name, start, length))
     content = serialised(result, out)
@@ -253,10 +259,11 @@ def _by_the_system(source: BinaryIO, offset: int, target: BinaryIO, start: int, 
         return 0
 
 
-def _named(out: Path, temporary: Path, made: list[Path]) -> Path:
+def _named(out: Path, temporary: Path, made: list[Path], notes: Path) -> Path:
     """Give the data file a name beside OUT that nothing has; what was made is noted in `made`."""
     for number in count():
         place = out.with_name(f"{out.name}{f'-{number}' if number else ''}.data")
+        note(notes, temporary, place.name)
         try:
             os.link(temporary, place)
         except FileExistsError:
@@ -270,8 +277,8 @@ def _named(out: Path, temporary: Path, made: list[Path]) -> Path:
             made.append(place)
             os.replace(temporary, place)
             return place
-        # Both names stay until the model is there: data that the temporary one tells of are nobody's otherwise.
         made.append(place)
+        temporary.unlink()
         return place
     raise AssertionError("there are always more names")
 

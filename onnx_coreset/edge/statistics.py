@@ -61,6 +61,8 @@ class Samples:
 
 
 Keep = Callable[[Samples], Samples]
+# What a number of an input takes while it is drawn, in double precision and a few times over.
+_BYTES = 32
 
 
 def synthetic(
@@ -95,6 +97,10 @@ def synthetic(
                 batch //= 2
                 shapes = _shapes(session.inputs, fixed, size, batch)
             feeder = Synthetic(session.inputs, shapes, ranges, roots)
+            large = next((name for name, shape in shapes.items() if math.prod(shape) > fair_share() // _BYTES), None)
+            if large is not None:
+                reason = f"its input {large} does not fit into memory"
+                continue
             try:
                 session.run(feeder.feed(0, rng))
                 return feeder

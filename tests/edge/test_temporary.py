@@ -12,7 +12,7 @@ import pytest
 
 from edge_models import externalise, put, small
 from onnx_coreset.edge import temporary
-from onnx_coreset.edge.leftovers import clear
+from onnx_coreset.edge.leftovers import clear, note
 from onnx_coreset.edge.temporary import dead, held, new_file, new_folder
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such locks")
@@ -95,16 +95,25 @@ def test_a_system_without_locks_removes_nothing(tmp_path: Path, monkeypatch: pyt
 
 
 @pytest.mark.parametrize("owner", ["out.onnx", "out.onnx-1", None])
-def test_data_with_a_name_go_with_their_run_unless_a_model_names_them(tmp_path: Path, owner: str | None) -> None:
+def test_data_go_with_the_run_that_noted_them_unless_a_model_names_them(tmp_path: Path, owner: str | None) -> None:
     data = tmp_path / ("out.onnx-1.data" if owner == "out.onnx" else f"{owner}.data")
     model = small()
-    with held(new_file(tmp_path)) as path:
-        path.write_bytes(externalise(model, data.name))
-        os.link(path, data)
+    data.write_bytes(externalise(model, data.name))
+    kept = [tmp_path / "another.data", tmp_path / "weights.bin"]
+    for path in kept:
+        path.write_bytes(b"mine")
+    with held(new_file(tmp_path)) as notes:
+        note(notes, data, data.name)
+        # Another file took the name meanwhile, or the name is none that we give.
+        note(notes, data, kept[0].name)
+        note(notes, kept[1], kept[1].name)
+        note(notes, kept[0], f"../{tmp_path.name}/{kept[0].name}")
+        with open(notes, "ab") as file:
+            file.write(b'["torn')
     if owner is not None:
         put(tmp_path / owner, model)
-    (tmp_path / "other.data").write_bytes(data.read_bytes())
     clear(tmp_path)
-    assert names(tmp_path) == sorted(["other.data"] + ([owner, data.name] if owner is not None else []))
+    left = [path.name for path in kept] + ([owner, data.name] if owner is not None else [])
+    assert names(tmp_path) == sorted(left)
     if owner is not None:
         onnx.load(tmp_path / owner)
