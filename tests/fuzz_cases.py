@@ -319,6 +319,7 @@ def _compared(folder: Path, made: Case) -> str | None:
     return None
 
 
+@np.errstate(all="ignore")
 def _of_values(want: Any, got: Any, slow: Any, made: Case) -> str | None:
     if not isinstance(want, np.ndarray):
         return None

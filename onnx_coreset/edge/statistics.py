@@ -6,6 +6,7 @@ again for the next group of tensors, so that what is collected does not depend o
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.edge.inputs import Feeder, Synthetic, batch_of
+from onnx_coreset.edge.machine import fair_share
 from onnx_coreset.edge.runtime import InputSpec, NeverEnding, Provider, RuntimeRefused, Session, with_outputs
 
 BATCH = 256
