@@ -69,8 +69,6 @@ def test_whatever_a_seed_makes_ends_well(seed: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_end_well(name: str, tmp_path: Path) -> None:
-    if name == "large at run time":
-        pytest.skip("takes the memory that it asks for")
     for seed in range(3):
         model = mlp([6, 20, 16, 4])
         ATTACKS[name](Seeded(np.random.default_rng(seed)), model)
@@ -113,6 +111,20 @@ def test_declarations_that_contradict_each_other_go_where_the_tensor_is_narrowed
         model.graph.value_info.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, shape))
     (tmp_path / "in.onnx").write_bytes(model.SerializeToString())
     assert fine(Case("contrary", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) == 0
+
+
+def test_an_operator_with_more_outputs_than_it_has_is_no_way(tmp_path: Path) -> None:
+    model = base()
+    moved = helper.make_node("Transpose", ["h"], ["h2", "h3"], perm=[0, 1])
+    model.graph.node.insert(3, moved)
+    model.graph.node[4].input[0] = "h2"
+    assert fine(Case("outputs", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
+
+
+def test_a_bias_that_holds_nothing_is_no_constant(tmp_path: Path) -> None:
+    model = mlp([6, 20, 4])
+    model.graph.initializer[3].CopyFrom(helper.make_tensor("b1", TensorProto.FLOAT, [4, 0], []))
+    assert fine(Case("bias", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
 
 
 @pytest.mark.parametrize("size", [2**40, 2**62])
