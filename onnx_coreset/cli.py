@@ -12,16 +12,19 @@ import logging
 import os
 import re
 import sys
+import tempfile
 import traceback
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from onnx_coreset import __version__
-from onnx_coreset.errors import CoresetError, MachineError, Rejected, UsageError, ValidationError
+from onnx_coreset.edge.machine import bound_memory
+from onnx_coreset.errors import CoresetError, MachineError, ModelError, Rejected, UsageError, ValidationError
 from onnx_coreset.flags import OPTIONS
+from onnx_coreset.keeper import kept
 from onnx_coreset.options import Options
+from onnx_coreset.progress import shown
 
 if TYPE_CHECKING:
     from onnx_coreset.report import Report
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["Command", "main", "parse"]
 
 INTERRUPTED = 130
-Progress = Callable[[str, int, int, str], None]
+_LONGEST_LINE = 600
 
 _PROG = "onnx-coreset"
 _ABOUT = "Makes the hidden layers of an ONNX model narrower, without training, and says what that cost."
@@ -165,7 +168,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0, or whose fault it was.
     """
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    if argv is not None:
+        return _guarded(list(argv))
+    # The program itself: what ends its process without a word must not be the last word.
+    arguments = sys.argv[1:]
+    bound_memory()
+    return kept(lambda: _guarded(arguments), _crashed, lambda: _folders(arguments))
+
+
+def _guarded(arguments: list[str]) -> int:
+    """Run; whatever goes wrong is a line and an exit code."""
     try:
         code = _run(arguments)
     except CoresetError as error:
@@ -188,6 +200,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+def _crashed(ended: str) -> int:
+    """Say what happened to a process that could not say it itself."""
+    if ended == "SIGKILL":
+        advice = "most likely memory ran out; free some, or ask for fewer --samples or a lower --memory-limit"
+        return _fail(f"the run was killed by the system: {advice}", MachineError.exit_code)
+    return _fail(
+        f"the model crashed ONNX or ONNX Runtime ({ended}), and nothing was written\n"
+        "it is damaged, or meets a bug of theirs: export it again, or try another version of onnxruntime",
+        ModelError.exit_code,
+    )
+
+
+def _folders(arguments: Sequence[str]) -> list[str]:
+    """Return where a command line writes temporary files."""
+    command = parse(arguments)
+    places = [place for place in (command.out, command.options.report) if place is not None]
+    return [*(os.path.dirname(os.path.abspath(place)) for place in places), tempfile.gettempdir()]
+
+
 def _run(arguments: Sequence[str]) -> int:
     try:
         command = parse(arguments)
@@ -202,7 +233,7 @@ def _run(arguments: Sequence[str]) -> int:
         _show(api.inspect(command.model, options=command.options), command)
         return 0
     try:
-        with _progress(command.quiet) as progress:
+        with shown(command.quiet) as progress:
             done = api.optimize(command.model, command.out, progress=progress, options=command.options)
     except (ValidationError, Rejected) as error:
         if error.report is not None:
@@ -229,7 +260,9 @@ def _fail(message: str, code: int) -> int:
     """Say in one or two lines what went wrong."""
     from onnx_coreset.render import clean
 
-    lines = [clean(line) for line in message.strip().splitlines()] or ["no reason given"]
+    # A model can hold names of any length; two lines are what fits a log.
+    lines = [clean(line) for line in message.strip().splitlines()][:2] or ["no reason given"]
+    lines = [line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..." for line in lines]
     _write(sys.stderr, f"{_PROG}: error: " + "\n  ".join(lines) + "\n")
     return code
 
@@ -260,25 +293,3 @@ def _silence(stream: TextIO | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     except (OSError, ValueError):
         return
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Progress | None]:
-    """A line on stderr that says how far the work is; nothing where nobody looks at it."""
-    if quiet or sys.stderr is None or not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
-    from rich.progress import Progress as Bar
-
-    from onnx_coreset.render import clean
-
-    columns = (TextColumn("{task.description}", markup=False), BarColumn(20), MofNCompleteColumn(), TimeElapsedColumn())
-    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("", total=None)
-
-        def show(stage: str, done: int, total: int, detail: str) -> None:
-            bar.update(task, description=clean(f"{stage} {detail}".strip()), completed=done, total=total or None)
-
-        yield show

@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import hashlib
 import os
-import secrets
 import stat
 from collections.abc import Mapping
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import onnx
 
 from onnx_coreset.edge.external import MANY, resolve
 from onnx_coreset.edge.parse import parse
-from onnx_coreset.errors import CoresetError, MachineError, ModelError, UsageError
+from onnx_coreset.edge.temporary import held, new_file, sync_folder
+from onnx_coreset.errors import MachineError, ModelError, UsageError
 
-__all__ = ["AnyPath", "Loaded", "check_output", "check_report", "load", "load_arrays", "save", "serialised"]
+__all__ = ["AnyPath", "Loaded", "check_output", "check_report", "load", "save", "serialised"]
 
 AnyPath = str | os.PathLike[str]
 
@@ -82,10 +80,16 @@ def load(path: AnyPath, many: int = MANY) -> Loaded:
 def _content(path: Path) -> bytes:
     try:
         # Looked at first: opening a pipe would wait for ever.
-        kind = path.stat().st_mode
-        if not stat.S_ISREG(kind):
-            what = "a folder" if stat.S_ISDIR(kind) else "not a file"
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
+            what = "a folder" if stat.S_ISDIR(status.st_mode) else "not a file"
             raise ModelError(f"{path} is {what}; give the path of an .onnx file")
+        if status.st_size >= 2**31:
+            raise ModelError(f"{path} has 2 GB or more, which no ONNX file can: export with external data")
+        with path.open("rb") as file:
+            # No message begins with a zero, and a file of them may be long.
+            if file.read(1) == b"\0":
+                return b"\0"
         return path.read_bytes()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ModelError(f"{path} does not exist; check the path of the model") from error
@@ -106,7 +110,7 @@ def _status(path: Path) -> os.stat_result | None:
     except (FileNotFoundError, NotADirectoryError):
         return None
     except PermissionError as error:
-        raise MachineError(f"{path} cannot be looked at ({_why(error)}); change the folder's permissions") from error
+        raise MachineError(f"{path} cannot be looked at ({_why(error)}); change its folder's permissions") from error
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} is no usable path ({_why(error)}); choose another") from error
 
@@ -219,82 +223,41 @@ def save(contents: Mapping[AnyPath, bytes | Path]) -> None:
     staged: dict[Path, Path] = {}
     undo: list[Path] = []
     path = Path()
-    try:
-        for path, content in ((Path(name), content) for name, content in contents.items()):
-            staged[path] = path.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
-            undo.append(staged[path])
-            _write(path, staged[path], content)
-        for path, temporary in staged.items():
-            undo += () if os.path.lexists(path) else (path,)
-            os.replace(temporary, path)
-    except BaseException as error:
-        for leftover in undo:
-            with suppress(OSError):
-                leftover.unlink()
-        if isinstance(error, OSError):
-            raise MachineError(
-                f"{path} was not written ({_why(error)}); make room, check the permissions, or choose another folder"
-            ) from error
-        raise
+    with ExitStack() as locks:
+        try:
+            for path, content in ((Path(name), content) for name, content in contents.items()):
+                if isinstance(content, bytes):
+                    # What is replaced has permissions of its own, and until then nobody else has any.
+                    mode = 0o600 if os.path.lexists(path) else 0o666
+                    staged[path] = locks.enter_context(held(new_file(path.parent, mode)))
+                    undo.append(staged[path])
+                else:
+                    staged[path] = content
+                _write(path, staged[path], content)
+            for path, temporary in staged.items():
+                undo += () if os.path.lexists(path) else (path,)
+                os.replace(temporary, path)
+        except BaseException as error:
+            for leftover in undo:
+                with suppress(OSError):
+                    leftover.unlink()
+            if isinstance(error, OSError):
+                raise MachineError(
+                    f"{path} was not written ({_why(error)}); make room, check the permissions, "
+                    "or choose another folder"
+                ) from error
+            raise
     for folder in {path.parent for path in staged}:
-        _sync_folder(folder)
+        sync_folder(folder)
 
 
 def _write(path: Path, temporary: Path, content: bytes | Path) -> None:
-    """Writes a file that will take the place of `path`, with its permissions."""
+    """Fills a file that will take the place of `path`, with its permissions."""
     kept = _status(path)
-    mode = 0o666 if kept is None else stat.S_IMODE(kept.st_mode) & 0o777
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_BINARY", 0)
-    if isinstance(content, Path):
-        content.rename(temporary)
-    else:
-        with os.fdopen(os.open(temporary, flags, mode), "wb") as file:
+    if isinstance(content, bytes):
+        with open(temporary, "r+b") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
     if kept is not None:
-        temporary.chmod(mode)
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a rename last through a power cut, where the system can: the file is there either way."""
-    with suppress(OSError):
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def load_arrays(path: AnyPath) -> dict[str, np.ndarray[Any, np.dtype[Any]]]:
-    """Reads a user's samples.
-
-    Args:
-        path: An ``.npz`` file as ``numpy.savez`` writes it; no Python objects are unpickled.
-
-    Returns:
-        The arrays by their names, each in the machine's byte order.
-
-    Raises:
-        UsageError: The file is missing or unreadable, is no ``.npz``, is damaged, or holds no arrays or Python objects.
-        MachineError: The arrays do not fit into memory.
-    """
-    advice = "write it with numpy.savez(FILE, NAME=array, ...)"
-    try:
-        with open(path, "rb") as file:
-            archive = np.load(file, allow_pickle=False)
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise UsageError(f"{path} is not an .npz file but a single array; {advice}")
-            with archive:
-                arrays = {name: archive[name] for name in archive.files}
-    except (CoresetError, KeyboardInterrupt):
-        raise
-    except MemoryError as error:
-        raise MachineError(f"the samples of {path} do not fit into memory; give fewer") from error
-    except OSError as error:
-        raise UsageError(f"{path} cannot be read ({_why(error)}); check the path of the samples") from error
-    except Exception as error:  # zipfile, zlib, struct and numpy each have their own for a damaged file
-        raise UsageError(f"{path} is not a readable .npz file; {advice}") from error
-    if not arrays or not all(isinstance(array, np.ndarray) for array in arrays.values()):
-        raise UsageError(f"{path} holds no arrays, or something else beside them; {advice}")
-    return {name: array.astype(array.dtype.newbyteorder("="), copy=False) for name, array in arrays.items()}
+        temporary.chmod(stat.S_IMODE(kept.st_mode) & 0o777)

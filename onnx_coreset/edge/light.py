@@ -13,7 +13,7 @@ import onnx
 
 from onnx_coreset.edge.tensors import is_external, walk
 
-__all__ = ["copied", "copy_fields", "light"]
+__all__ = ["copied", "copy_fields", "light", "varint"]
 
 _FEW = 1 << 12
 
@@ -87,7 +87,10 @@ def copy_fields(source: Any, target: Any, wanted: Callable[[Any], bool]) -> None
         if not wanted(field):
             continue
         value = getattr(source, field.name)
-        if isinstance(value, int | float | str | bytes):
+        if isinstance(value, bytes) and field.type == field.TYPE_STRING:
+            # Text that is not UTF-8 can be read and written, but not set.
+            target.MergeFromString(varint(field.number << 3 | 2) + varint(len(value)) + value)
+        elif isinstance(value, int | float | str | bytes):
             if source.HasField(field.name):
                 setattr(target, field.name, value)
         elif hasattr(value, "extend"):
@@ -98,3 +101,13 @@ def copy_fields(source: Any, target: Any, wanted: Callable[[Any], bool]) -> None
 
 def _copy(source: Any, target: Any, without: str) -> None:
     copy_fields(source, target, lambda field: field.name != without)
+
+
+def varint(number: int) -> bytes:
+    """Return a number as messages hold it: seven bits a byte, low ones first, the top bit set on all but the last."""
+    found = bytearray()
+    while number > 0x7F:
+        found.append(number & 0x7F | 0x80)
+        number >>= 7
+    found.append(number)
+    return bytes(found)

@@ -32,8 +32,9 @@ def parse(data: bytes, path: object) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.ParseFromString(data)
     except Exception as error:  # protobuf's error class depends on its implementation
-        hint = "models above 2 GB need external data" if len(data) >= 2**31 else "not a model, or a truncated one"
-        raise ModelError(f"{path} is not an ONNX file ({hint}); copy or export the model again") from error
+        raise ModelError(
+            f"{path} is not an ONNX file (not a model, or a truncated one); copy or export the model again"
+        ) from error
     # Protobuf takes some junk, and any prefix that ends between two fields, for a message with few fields set.
     if model.ir_version <= 0 or not model.HasField("graph") or not (model.opset_import or model.graph.node):
         raise ModelError(f"{path} holds no ONNX graph, or only part of one; copy or export the model again")

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
 from onnx_coreset.edge.light import copied
+from onnx_coreset.edge.machine import fair_share
 from onnx_coreset.edge.tensors import Place, is_external, stored_bytes, walk
 from onnx_coreset.errors import MachineError, ModelError
 
@@ -72,7 +73,10 @@ def content(place: Range) -> bytes:
 
     Raises:
         ModelError: The file went away or became shorter since it was looked at.
+        MachineError: They take more than half of the memory that there is.
     """
+    if place.length > fair_share():
+        raise MachineError(f"a tensor of {place.length / 2**30:.3g} GiB in {place.path} does not fit into memory")
     try:
         with open(place.path, "rb") as file:
             file.seek(place.offset)

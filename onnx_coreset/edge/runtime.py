@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import MappingProxyType
 from typing import Any, Literal
@@ -16,12 +16,13 @@ from typing import Any, Literal
 import onnx
 
 from onnx_coreset.edge.arrays import BY_ADDRESS, Array, InputSpec, fetched, plain, specified
+from onnx_coreset.edge.patience import Impatient, Patience, may_never_end
 from onnx_coreset.edge.provider import CPU, CUDA, Provider, obstacle
 from onnx_coreset.edge.ranges import bring, files, mapped
 from onnx_coreset.edge.silence import one_line, silenced
 from onnx_coreset.errors import CoresetError, MachineError, UsageError
 
-__all__ = ["InputSpec", "Provider", "RuntimeRefused", "Session", "accepts", "choose", "with_outputs"]
+__all__ = ["InputSpec", "NeverEnding", "Provider", "RuntimeRefused", "Session", "accepts", "choose", "with_outputs"]
 
 # float32 stays float32: TF32 would blur the errors that are measured. Chosen kernels must not change from run to run.
 _CUDA_OPTIONS = MappingProxyType({"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"})
@@ -33,6 +34,10 @@ class RuntimeRefused(Exception):
 
     Whose fault that is depends on what was asked, so it is no error for users yet: the caller decides.
     """
+
+
+class NeverEnding(RuntimeRefused):
+    """A run took so long that it may never end; another one will not do better."""
 
 
 def choose(wanted: Literal["auto", "cuda", "cpu"] = "auto") -> Provider:
@@ -105,6 +110,8 @@ def _cores() -> int:
 def _failure(error: Exception) -> Exception:
     if isinstance(error, CoresetError):
         return error
+    if isinstance(error, Impatient):
+        return NeverEnding(str(error))
     if isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error)):
         return MachineError("memory is full while the model runs; free some, or ask for fewer --samples")
     return RuntimeRefused(one_line(str(error)) or type(error).__name__)
@@ -177,6 +184,7 @@ class Session:
         except Exception as error:
             raise _failure(error) from error
         self._ort = ort
+        self._patience = Patience(may_never_end(data))
         name = self._session.get_providers()[0]
         self.provider = provider if name == provider.name else Provider(name, "CUDA did not start for this model")
         self.inputs = tuple(map(specified, self._session.get_inputs()))
@@ -205,10 +213,15 @@ class Session:
             if any(kind in BY_ADDRESS for kind in kinds if kind is not None):
                 return self._run_by_address(arrays, names)
             # No names means all to the library: what is no array is then computed and dropped.
-            values = self._session.run(names or None, arrays)
+            values = self._ended(lambda options: self._session.run(names or None, arrays, options))
         except Exception as error:
             raise _failure(error) from error
         return dict(zip(names, values, strict=False))
+
+    def _ended(self, call: Callable[[Any], Any]) -> Any:
+        options = self._ort.RunOptions()
+        options.log_severity_level = 4
+        return self._patience.wait(call, options)
 
     def _run_by_address(self, arrays: Mapping[str, Array], names: Sequence[str]) -> dict[str, Array]:
         kind = self._ort.OrtValue
@@ -218,7 +231,8 @@ class Session:
             else kind.ortvalue_from_numpy(array)
             for name, array in arrays.items()
         }
-        values = self._session.run_with_ort_values(list(names) or None, feeds)
+        asked = list(names) or None
+        values = self._ended(lambda options: self._session.run_with_ort_values(asked, feeds, options))
         dtypes = {spec.name: spec.dtype for spec in self.outputs}
         return {name: fetched(value, dtypes[name]) for name, value in zip(names, values, strict=False)}
 

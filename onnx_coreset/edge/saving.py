@@ -3,17 +3,15 @@
 Tensors that are still in other files are copied from there as they are, by the system where it can do that on its own.
 The second file, if there is one, is written first, under a name that nothing has, and the model that names it takes
 OUT's place afterwards; data of the model that was there before are removed last. A crash leaves the old model with its
-data or the new one with its own, and at worst a file that nobody names.
+data or the new one with its own, and at worst a file that nobody names, which the next run removes.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import re
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
 from itertools import count
@@ -24,8 +22,10 @@ import onnx
 from onnx import numpy_helper
 
 from onnx_coreset.edge.files import AnyPath, serialised
+from onnx_coreset.edge.leftovers import clear, data_of, note
 from onnx_coreset.edge.light import copied
 from onnx_coreset.edge.ranges import Range, files, refer, reference, take_in, weight
+from onnx_coreset.edge.temporary import held, new_file
 from onnx_coreset.edge.tensors import walk
 from onnx_coreset.edge.wire import in_pieces
 from onnx_coreset.errors import MachineError, ModelError
@@ -39,7 +39,6 @@ _SMALL = 1024
 _ALIGNED = 4096
 _CHUNK = 1 << 26
 _BUFFER = 1 << 20
-_READABLE = 1 << 28
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS)
 
 
@@ -80,17 +79,24 @@ def staged(out: AnyPath, model: onnx.ModelProto, external: bool, spare: Iterable
         ModelError: A file that holds tensors went away or became shorter.
     """
     place = Path(out)
-    old = _data_of(place, spare)
-    temporary = place.with_name(f".onnx-coreset-{secrets.token_hex(8)}.tmp")
-    made = [temporary]
+    clear(place.parent)
+    old = [path for path in data_of(place) if not any(_same(path, other) for other in spare)]
+    made: list[Path] = []
     try:
-        if external or weight(model) >= _TOO_LARGE:
-            yield _beside(place, model, temporary, made, tell)
-        elif files(model):
-            yield _in_one(place, model, temporary, tell)
-        else:
-            content = serialised(model, out)
-            yield Staged(model, content, len(content), sha256(content).hexdigest())
+        with ExitStack() as stack:
+            beside = external or weight(model) >= _TOO_LARGE
+            notes = _temporary(place, stack, made) if old or beside else None
+            for path in old:
+                assert notes is not None
+                note(notes, path, path.name)
+            if beside:
+                assert notes is not None
+                yield _beside(place, model, _temporary(place, stack, made), made, notes, tell)
+            elif files(model):
+                yield _in_one(place, model, _temporary(place, stack, made), tell)
+            else:
+                content = serialised(model, out)
+                yield Staged(model, content, len(content), sha256(content).hexdigest())
     except BaseException as error:
         for leftover in made:
             with suppress(OSError):
@@ -106,14 +112,22 @@ def staged(out: AnyPath, model: onnx.ModelProto, external: bool, spare: Iterable
             path.unlink()
 
 
-def _beside(out: Path, model: onnx.ModelProto, temporary: Path, made: list[Path], tell: Tell) -> Staged:
+def _temporary(out: Path, stack: ExitStack, made: list[Path]) -> Path:
+    """Make a temporary file beside OUT, which goes at the end if it is still there; note it in `made`."""
+    path = stack.enter_context(held(new_file(out.parent)))
+    made.append(path)
+    stack.callback(path.unlink, missing_ok=True)
+    return path
+
+
+def _beside(out: Path, model: onnx.ModelProto, temporary: Path, made: list[Path], notes: Path, tell: Tell) -> Staged:
     """Write the data of a model to a file of their own."""
     plan = _Plan()
     result = copied(model, plan.take)
     for other in walk(result):
         plan.move(other.tensor)
     _write(out, temporary, plan.pieces, plan.size, tell)
-    data = _named(out, temporary, made)
+    data = _named(out, temporary, made, notes)
     for tensor, start, length in plan.tensors:
         refer(tensor, Range(data.name, start, length))
     content = serialised(result, out)
@@ -192,7 +206,7 @@ class _Plan:
 def _write(
     out: Path, temporary: Path, pieces: Mapping[int, onnx.TensorProto | Range | bytes], size: int, tell: Tell
 ) -> None:
-    with open(temporary, "xb", buffering=0) as file:
+    with open(temporary, "r+b", buffering=0) as file:
         for start, piece in pieces.items():
             tell("save", start, size, out.name)
             if isinstance(piece, Range):
@@ -245,10 +259,11 @@ def _by_the_system(source: BinaryIO, offset: int, target: BinaryIO, start: int, 
         return 0
 
 
-def _named(out: Path, temporary: Path, made: list[Path]) -> Path:
+def _named(out: Path, temporary: Path, made: list[Path], notes: Path) -> Path:
     """Give the data file a name beside OUT that nothing has; what was made is noted in `made`."""
     for number in count():
         place = out.with_name(f"{out.name}{f'-{number}' if number else ''}.data")
+        note(notes, temporary, place.name)
         try:
             os.link(temporary, place)
         except FileExistsError:
@@ -266,21 +281,6 @@ def _named(out: Path, temporary: Path, made: list[Path]) -> Path:
         temporary.unlink()
         return place
     raise AssertionError("there are always more names")
-
-
-def _data_of(out: Path, spare: Iterable[Path]) -> list[Path]:
-    """Return the data files, of names that `_named` gives, of the model that OUT is now."""
-    pattern = re.compile(re.escape(out.name) + r"(-\d+)?\.data")
-    model = onnx.ModelProto()
-    try:
-        if not out.is_file() or out.is_symlink() or out.stat().st_size > _READABLE:
-            return []
-        model.ParseFromString(out.read_bytes())
-    except Exception:  # no model of ours, whatever it is: protobuf's error class depends on its implementation
-        return []
-    names = {e.value for p in walk(model) for e in p.tensor.external_data if e.key == "location"}
-    found = [out.with_name(name) for name in sorted(names) if isinstance(name, str) and pattern.fullmatch(name)]
-    return [path for path in found if path.is_file() and not any(_same(path, other) for other in spare)]
 
 
 def _same(one: Path, other: Path) -> bool:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 import mmap
 import os
-import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,9 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
+from onnx_coreset.edge.leftovers import clear
 from onnx_coreset.edge.ranges import Range, refer
+from onnx_coreset.edge.temporary import held, new_folder
 from onnx_coreset.errors import MachineError
 
 __all__ = ["Scratch", "scratch"]
@@ -180,13 +181,14 @@ def scratch(beside: str | os.PathLike[str] | None) -> Iterator[Scratch]:
         MachineError: It cannot be made.
     """
     base = Path(tempfile.gettempdir()) if beside is None else Path(os.path.abspath(beside)).parent
-    folder = base / f".onnx-coreset-{secrets.token_hex(8)}.tmp"
+    clear(base)
     try:
-        folder.mkdir(mode=0o700)
+        own = new_folder(base)
     except OSError as error:
         raise MachineError(f"{base} cannot be written to ({error.strerror}); choose another folder") from error
-    room = Scratch(folder)
-    try:
-        yield room
-    finally:
-        room.close()
+    with held(own) as folder:
+        room = Scratch(folder)
+        try:
+            yield room
+        finally:
+            room.close()

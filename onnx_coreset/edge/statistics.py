@@ -6,6 +6,7 @@ again for the next group of tensors, so that what is collected does not depend o
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,8 @@ from numpy.typing import NDArray
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.suggested import Suggested
 from onnx_coreset.edge.inputs import Feeder, Synthetic, batch_of
-from onnx_coreset.edge.runtime import InputSpec, Provider, RuntimeRefused, Session, with_outputs
+from onnx_coreset.edge.machine import fair_share
+from onnx_coreset.edge.runtime import InputSpec, NeverEnding, Provider, RuntimeRefused, Session, with_outputs
 
 BATCH = 256
 _SIZES = (64, 32, 16, 8, 4, 2, 1)
@@ -62,6 +64,8 @@ class Samples:
 
 
 Keep = Callable[[Samples], Samples]
+# What a number of an input takes while it is drawn, in double precision and a few times over.
+_BYTES = 32
 
 
 def synthetic(
@@ -96,9 +100,15 @@ def synthetic(
                 batch //= 2
                 shapes = _shapes(session.inputs, fixed, size, batch)
             feeder = Synthetic(session.inputs, shapes, ranges, hints)
+            large = next((name for name, shape in shapes.items() if math.prod(shape) > fair_share() // _BYTES), None)
+            if large is not None:
+                reason = f"its input {large} does not fit into memory"
+                continue
             try:
                 session.run(feeder.feed(0, rng))
                 return feeder
+            except NeverEnding:
+                raise
             except RuntimeRefused as refused:
                 reason = str(refused)
         if all(isinstance(d, int) for spec in session.inputs for d in spec.shape[1:]):

@@ -14,7 +14,7 @@ from typing import Any
 
 import onnx
 
-from onnx_coreset.edge.light import copied, copy_fields
+from onnx_coreset.edge.light import copied, copy_fields, varint
 from onnx_coreset.edge.ranges import Range, reference, take_in
 from onnx_coreset.edge.tensors import walk
 
@@ -72,13 +72,3 @@ def _nested(number: int, pieces: list[Piece]) -> list[Piece]:
     """Return pieces as a field of a message around them."""
     length = sum(piece.length if isinstance(piece, Range) else len(piece) for piece in pieces)
     return [varint(number << 3 | 2) + varint(length), *pieces]
-
-
-def varint(number: int) -> bytes:
-    """Return a number as messages hold it: seven bits a byte, low ones first, the top bit set on all but the last."""
-    found = bytearray()
-    while number > 0x7F:
-        found.append(number & 0x7F | 0x80)
-        number >>= 7
-    found.append(number)
-    return bytes(found)

@@ -186,4 +186,6 @@ def consumer(document: Document, node: gs.Node, inside: dict[int, Value]) -> Con
     if third is not None and document.constant_shape(third) is None:
         code = "overridable" if third.name in document.overridable else "merge"
         return Stop(code, f"the bias {third.name} of the next layer is not a constant")
+    if third is not None and 0 in (document.constant_shape(third) or ()):
+        return Stop("merge", f"the bias {third.name} of the next layer holds nothing")
     return Consumer(product, node.inputs[product.data])

@@ -20,7 +20,7 @@ REASONS = (
     ("function", "inside a model-local function: use --inline-functions"),
     ("dtype", "the weights are not floating point"),
     ("opset", "the model's operator set is older than version 7"),
-    ("width", "the layer has a single neuron"),
+    ("width", "the layer has a single neuron, or more than 16,777,216"),
     ("non-finite", "a weight is NaN or infinite"),
     ("requires", "the method needs what this layer does not have"),
     ("excluded", "left out by --include or --exclude"),

@@ -24,6 +24,9 @@ from onnx_coreset.graph.rules.values import Halved, Joined
 from onnx_coreset.graph.skip import Skip, Stop
 from onnx_coreset.graph.walk import Walk
 
+# An index array of more is no plan for a layer but for a machine to run out of memory.
+_WIDEST = 1 << 24
+
 
 @dataclass(frozen=True)
 class Space:
@@ -161,6 +164,8 @@ def follow(document: Document, scope: Scope, start: Producer, position: dict[int
     Returns:
         The space, or the reason why the neurons cannot be narrowed.
     """
+    if start.width > _WIDEST:
+        return Skip(start.output.name, f"the layer has more than {_WIDEST} neurons", "width", start.width)
     makers: tuple[Producer, ...] = (start,)
     copies = 1
     found = _walked(document, makers, copies, position)

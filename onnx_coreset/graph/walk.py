@@ -123,6 +123,9 @@ class Walk:
         if isinstance(result, Same):
             return self._enter(node.outputs[0], result.value)
         if isinstance(result, Moved):
+            if len(result.values) != len(node.outputs):
+                # More or fewer outputs than the operator has: what they would be nobody knows.
+                return stopped(node)
             self.moved[id(node)] = result
             made = [(t, v) for t, v in zip(node.outputs, result.values, strict=True) if t.name and v is not None]
             stops = [self._enter(tensor, value) for tensor, value in made]

@@ -20,6 +20,7 @@ from onnx_coreset.edge.runtime import accepts
 from onnx_coreset.edge.scratch import Scratch
 from onnx_coreset.edge.tensors import check_all
 from onnx_coreset.errors import ModelError, UsageError
+from onnx_coreset.graph.model.calls import MANY_CALLED, check_calls
 from onnx_coreset.graph.model.codec import decode
 from onnx_coreset.graph.model.document import Document
 from onnx_coreset.graph.model.order import in_order
@@ -102,8 +103,12 @@ def open_model(
         UsageError: A path cannot be used, or a name matches no chain.
     """
     proto, facts, source = _loaded(model, out, options)
+    # Before the native code of the checker and of ONNX Runtime, which would not survive some.
+    called = check_calls(proto)
     checked, complaint = check(proto)
     spared = _too_large(proto, options)
+    if called > MANY_CALLED:
+        spared = f"its functions stand for {called} nodes, which take too long to load"
     refusal = spared if spared is not None or (checked and blind(options)) else accepts(proto)
     if refusal is not None and spared is None and not checked:
         raise ModelError(f"neither the ONNX checker nor ONNX Runtime accepts the model: {complaint or refusal}")

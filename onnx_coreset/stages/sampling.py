@@ -18,9 +18,9 @@ from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.laws import Ball, Empirical, Law, Normal
 from onnx_coreset.core.layer import HiddenLayer
 from onnx_coreset.edge.augment import Augmented, augmented
-from onnx_coreset.edge.files import load_arrays
 from onnx_coreset.edge.generate import generated
 from onnx_coreset.edge.inputs import Feeder, Given, Synthetic, given
+from onnx_coreset.edge.npz import load_arrays
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
 from onnx_coreset.edge.statistics import Samples, as_float, collect, synthetic
 from onnx_coreset.errors import UsageError

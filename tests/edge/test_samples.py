@@ -12,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_models import WEIGHTS
-from onnx_coreset.edge import files
+from onnx_coreset.edge.npz import load_arrays
 from onnx_coreset.errors import MachineError, UsageError
 
 
 def test_samples_are_read_in_the_machines_byte_order(tmp_path: Path) -> None:
     np.savez(tmp_path / "s.npz", x=WEIGHTS.astype(">f4"), n=np.int64(3))
-    arrays = files.load_arrays(tmp_path / "s.npz")
+    arrays = load_arrays(tmp_path / "s.npz")
     assert list(arrays) == ["x", "n"]
     assert np.array_equal(arrays["x"], WEIGHTS) and arrays["x"].dtype.isnative
     assert arrays["n"] == 3
@@ -45,7 +45,7 @@ def bad_samples(path: Path) -> Iterator[Path]:
 def test_what_is_no_npz_is_a_usage_error(tmp_path: Path) -> None:
     for path in bad_samples(tmp_path):
         with pytest.raises(UsageError) as caught:
-            files.load_arrays(path)
+            load_arrays(path)
         assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
@@ -61,6 +61,6 @@ def test_damaged_samples_never_raise_anything_but_a_usage_error(
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(content)
     try:
-        files.load_arrays(path)
+        load_arrays(path)
     except (UsageError, MachineError) as error:
         assert "\n" not in str(error)

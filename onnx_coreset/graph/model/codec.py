@@ -139,9 +139,21 @@ def _patch(document: Document, scope: Scope, graph: onnx.GraphProto, spent: bool
     if new and document.proto.ir_version < 4 and not scope.path:
         # Before IR version 4 an initializer had to be listed among the inputs.
         graph.input.extend(onnx.helper.make_tensor_value_info(t.name, t.data_type, list(t.dims)) for t in new)
+    contradicted = {value.name for value in graph.value_info if _contradicts(scope, value)}
+    for index in reversed([i for i, value in enumerate(graph.value_info) if value.name in contradicted]):
+        del graph.value_info[index]
     for field in (graph.value_info, graph.input, graph.output):
         for value in field:
             _patch_shape(scope, value)
+
+
+def _contradicts(scope: Scope, value: onnx.ValueInfoProto) -> bool:
+    """Return whether a tensor that was narrowed is declared with another rank, too: nobody knows which one is meant."""
+    tensor, before = scope.tensors.get(value.name), scope.shapes.get(value.name)
+    if tensor is None or tensor.shape is None or before is None or before == tuple(tensor.shape):
+        return False
+    shape = value.type.tensor_type.shape
+    return value.type.tensor_type.HasField("shape") and len(shape.dim) != len(before)
 
 
 def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:

@@ -80,9 +80,9 @@ def _sizes(value: onnx.ValueInfoProto) -> Shape:
 def _pairs(source: onnx.GraphProto, target: onnx.GraphProto) -> Iterator[tuple[onnx.TensorProto, onnx.TensorProto]]:
     """Yield every constant with its copy, at every depth."""
     copies = {tensor.name: tensor for tensor in target.initializer}
-    for tensor in source.initializer:
-        yield tensor, copies[tensor.name]
-    for node, bare in zip(source.node, target.node, strict=True):
+    yield from ((tensor, copies[tensor.name]) for tensor in source.initializer if tensor.name in copies)
+    # A node with two attributes of one name is no valid one, and may be paired with another's graph.
+    for node, bare in zip(source.node, target.node, strict=False):
         kept = {attribute.name: attribute for attribute in bare.attribute}
         for attribute in node.attribute:
             if attribute.name not in kept:

@@ -46,7 +46,8 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _graph(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
-    target.name = source.name
+    # Text that is not UTF-8 can be read and written, but not set; nothing needs the name of a graph.
+    target.name = source.name if isinstance(source.name, str) else ""
     seen: set[str] = set()
     for tensor in source.initializer:
         if tensor.name not in seen:

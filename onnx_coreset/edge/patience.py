@@ -1,0 +1,68 @@
+"""Runs of a model that can be ended: by Ctrl-C, which native code does not hear, and where they may never end.
+
+The call runs in a thread of its own while the caller's waits; the library looks at a flag between two nodes, and
+between two rounds of a loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, TypeVar
+
+__all__ = ["Impatient", "Patience", "may_never_end"]
+
+_T = TypeVar("_T")
+_LOOP_SECONDS = 30.0
+# The field of a node that says it is a Loop: the only operator that may run for ever. Weights look like it by chance
+# once in 2**48 bytes, and are then run with a limit.
+_LOOP = b"\x22\x04Loop"
+
+
+class Impatient(Exception):
+    """A run took longer than it may; the message says so."""
+
+
+def may_never_end(data: bytes) -> bool:
+    """Return whether a serialised model holds a loop."""
+    return _LOOP in data
+
+
+class Patience:
+    """Waits for the runs of one session, one at a time.
+
+    Attributes:
+        seconds: How long one may take, or None for as long as it likes.
+    """
+
+    def __init__(self, limited: bool) -> None:
+        """Start no thread yet.
+
+        Args:
+            limited: Whether a run may never end.
+        """
+        self.seconds = _LOOP_SECONDS if limited else None
+        self._thread = ThreadPoolExecutor(1, "onnx-coreset-run")
+
+    def wait(self, call: Callable[[Any], _T], options: Any) -> _T:
+        """Make a call and wait for what it returns.
+
+        Args:
+            call: Takes `options`.
+            options: Of the run: its attribute `terminate` is set to end it.
+
+        Raises:
+            Impatient: It took too long.
+        """
+        running: Future[_T] = self._thread.submit(call, options)
+        try:
+            return running.result(self.seconds)
+        except BaseException as error:
+            if running.done():
+                raise
+            options.terminate = True
+            # Whatever it says now is the answer to being ended.
+            running.exception()
+            if isinstance(error, TimeoutError):
+                raise Impatient(f"a run took more than {self.seconds:g} s: a loop of the model may never end") from None
+            raise

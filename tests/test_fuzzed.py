@@ -1,0 +1,134 @@
+"""A short run of the fuzzer, and what its long runs found."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import onnx
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from onnx import TensorProto, helper
+
+from api_models import mlp
+from fuzz_cases import Case, case, judged
+from fuzz_models import Seeded
+from fuzz_mutants import ATTACKS
+from graph_oddities import base
+from onnx_coreset.cli import main
+from onnx_coreset.edge import patience
+
+_T = TypeVar("_T")
+SEEDS = range(24)
+PLAIN = ("--ratio=0.5", "--samples=64", "--provider=cpu", "--certify=off")
+
+
+class Drawn:
+    """Decisions of Hypothesis."""
+
+    def __init__(self, data: st.DataObject) -> None:
+        self.data = data
+
+    def integer(self, low: int, high: int) -> int:
+        return self.data.draw(st.integers(low, high))
+
+    def one(self, options: Sequence[_T]) -> _T:
+        return options[self.integer(0, len(options) - 1)]
+
+    def chance(self, share: float) -> bool:
+        return self.integer(0, 99) < 100 * share
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(patience, "_LOOP_SECONDS", 1.0)
+
+
+def fine(made: Case, folder: Path) -> int:
+    """The exit code of a run with which nothing is wrong."""
+    for path in folder.iterdir():
+        path.unlink()
+    outcome = judged(made, folder, main)
+    assert outcome.problem is None, (made.label, made.arguments, outcome.problem)
+    return outcome.code
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.data())
+def test_whatever_is_drawn_ends_well(tmp_path: Path, data: st.DataObject) -> None:
+    fine(case(Drawn(data)), tmp_path)
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_whatever_a_seed_makes_ends_well(seed: int, tmp_path: Path) -> None:
+    fine(case(Seeded(np.random.default_rng(seed))), tmp_path)
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_attacks_end_well(name: str, tmp_path: Path) -> None:
+    for seed in range(3):
+        model = mlp([6, 20, 16, 4])
+        ATTACKS[name](Seeded(np.random.default_rng(seed)), model)
+        fine(Case(name, {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path)
+
+
+def replaced(model: onnx.ModelProto, old: str) -> bytes:
+    """The bytes of a model, an ASCII text in it made to be no UTF-8."""
+    return model.SerializeToString().replace(old.encode(), b"\xff" * len(old))
+
+
+@pytest.mark.parametrize("place", ["producer", "words", "graph"])
+def test_words_that_are_not_utf8_are_copied(place: str, tmp_path: Path) -> None:
+    model = mlp([6, 20, 16, 4])
+    model.producer_name = model.doc_string = model.graph.doc_string = "abcdefgh"
+    if place == "graph":
+        model.graph.name = "abcdefgh"
+    if place == "words":
+        model.graph.initializer[0].doc_string = "abcdefgh"
+    assert fine(Case(place, {"in.onnx": replaced(model, "abcdefgh")}, PLAIN), tmp_path) == 0
+
+
+def test_two_attributes_of_one_name_hold_different_graphs(tmp_path: Path) -> None:
+    model = base()
+    graphs = [
+        helper.make_graph([helper.make_node("Identity", [k], [f"o{k}"])], k, [], [onnx.ValueInfoProto(name=f"o{k}")])
+        for k in "ab"
+    ]
+    for graph, name in zip(graphs, "ab", strict=True):
+        graph.initializer.append(helper.make_tensor(name, TensorProto.INT64, [1], [1]))
+    node = helper.make_node("Odd", ["x"], ["odd"], domain="own", body=graphs[0])
+    node.attribute.append(helper.make_attribute("body", graphs[1]))
+    model.graph.node.append(node)
+    assert fine(Case("twice", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
+
+
+def test_declarations_that_contradict_each_other_go_where_the_tensor_is_narrowed(tmp_path: Path) -> None:
+    model = base()
+    for shape in ([4], ["M", 4]):
+        model.graph.value_info.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, shape))
+    (tmp_path / "in.onnx").write_bytes(model.SerializeToString())
+    assert fine(Case("contrary", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) == 0
+
+
+def test_an_operator_with_more_outputs_than_it_has_is_no_way(tmp_path: Path) -> None:
+    model = base()
+    moved = helper.make_node("Transpose", ["h"], ["h2", "h3"], perm=[0, 1])
+    model.graph.node.insert(3, moved)
+    model.graph.node[4].input[0] = "h2"
+    assert fine(Case("outputs", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
+
+
+def test_a_bias_that_holds_nothing_is_no_constant(tmp_path: Path) -> None:
+    model = mlp([6, 20, 4])
+    model.graph.initializer[3].CopyFrom(helper.make_tensor("b1", TensorProto.FLOAT, [4, 0], []))
+    assert fine(Case("bias", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
+
+
+@pytest.mark.parametrize("size", [2**40, 2**62])
+def test_an_input_beyond_all_memory_is_not_drawn(size: int, tmp_path: Path) -> None:
+    model = mlp([6, 20, 16, 4])
+    model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
+    assert fine(Case("large", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) == 0
