@@ -21,6 +21,7 @@ import math
 import os
 import pathlib
 import platform
+import re
 import sys
 import tempfile
 import time
@@ -124,8 +125,8 @@ def versions(ort: Any) -> dict[str, str]:
             if module is not None:
                 found[name] = str(getattr(module, "__version__", "?"))
     driver = pathlib.Path("/proc/driver/nvidia/version")
-    if driver.exists():
-        found["driver"] = driver.read_text().splitlines()[0].strip()
+    if driver.exists() and (version := re.search(r"\d+\.\d+(\.\d+)?", driver.read_text())):
+        found["driver"] = version[0]
     return found
 
 

@@ -104,6 +104,7 @@ def test_a_missing_driver_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_two_distributions_in_one_folder_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Claims(claimed=[CPU])
+    monkeypatch.setattr(providers, "packages_distributions", lambda: {"onnxruntime": ["onnxruntime-gpu"]})
     assert "built without CUDA" in (obstacle(library) or ("", ""))[0]
     both = {"onnxruntime": ["onnxruntime-gpu", "onnxruntime"]}
     monkeypatch.setattr(providers, "packages_distributions", lambda: both)
