@@ -102,7 +102,15 @@ def chains(path: pathlib.Path, setting: str, ratio: float, seed: int, samples: i
     name, _, raw = setting.partition(" ")
     # The error of a layer is computed in float64 from the weights as they are stored: nothing is run twice.
     report = onnx_coreset.optimize(
-        path, ratio=ratio, method=name, refit=not raw, seed=seed, samples=samples, validate=False, provider="cpu"
+        path,
+        ratio=ratio,
+        method=name,
+        refit=not raw,
+        seed=seed,
+        samples=samples,
+        validate=False,
+        certify="off",
+        provider="cpu",
     ).report
     return {c.name: c for c in report.chains if c.status == "pruned" and c.features == "neurons"}
 

@@ -6,9 +6,9 @@ DATA holds mnist.npz and fashion_mnist.npz, and perhaps cifar10_lossless_first40
 Perceptrons of several activations and seeds are trained, or read from FOLDER where they stand from an earlier call.
 Inputs are pixels in [0, 1]; or standardised, the nets trained so; or standardised by what was folded into the first
 layer of the nets of [0, 1] afterwards, which leaves large biases. A law draws rows x = c + s g, s one of its scales, g
-white or with the correlations that the first layer's weights suggest (half of the rows: "half", what `auto` draws;
-"auto" is `auto` itself, with moments in closed form), c = 0 or, for "zeros", the shortest c where W c + b = 0 for the
-first layer, scales then times max(1, 3 rms of c). "images" is a thousand unlabelled training images and mixtures of
+white or with the correlations that the first layer's weights suggest (half of the rows: "half"), c = 0 or, for "zeros",
+the shortest c where W c + b = 0 for the first layer, scales then times max(1, 3 rms of c). "together" adds variance along
+the direction that drives all neurons: what `auto` draws; "auto" is `auto` itself, with moments in closed form. "images" is a thousand unlabelled training images and mixtures of
 them: the least that a law without data could reach. Every layer keeps the same share of its neurons, without polish and
 without correction.
 
@@ -36,7 +36,7 @@ import torch
 
 import onnx_coreset
 from onnx_coreset.core.methods import METHODS
-from onnx_coreset.core.suggested import correlation_root
+from onnx_coreset.core.suggested import correlation_root, suggested
 from onnx_coreset.edge.inputs import Feed, Feeder, Given
 from onnx_coreset.edge.runtime import choose
 from onnx_coreset.graph.cut import cut
@@ -64,7 +64,7 @@ class Drawn:
     Attributes:
         name: What it is called.
         input: The model's input.
-        root: Root of the covariance of the correlated rows, shape (d, d).
+        root: Root of the covariance of the correlated rows, shape (d, q).
         share: Share of the rows that are correlated.
         scales: Scales, equally likely.
         centre: What is added, shape (d,), or 0.
@@ -85,7 +85,7 @@ class Drawn:
         """Return rows, shape (count, d)."""
         rows = rng.standard_normal((count, len(self.root)))
         chosen = rng.random(count) < self.share
-        rows[chosen] = rows[chosen] @ self.root
+        rows[chosen] = rng.standard_normal((int(chosen.sum()), self.root.shape[1])) @ self.root.T
         return self.centre + rows * np.asarray(self.scales)[rng.integers(len(self.scales), size=count)][:, None]
 
     def feed(self, run: int, rng: np.random.Generator) -> Feed:
@@ -175,17 +175,15 @@ def narrower(
 def laws(model: onnx.ModelProto) -> dict[str, Drawn]:
     """Return the laws that need no data, by name."""
     weights, bias = (onnx.numpy_helper.to_array(tensor).astype(np.float64) for tensor in first(model))
-    root, name = correlation_root(weights), model.graph.input[0].name
-    if root is None:
+    root, name, hint = correlation_root(weights), model.graph.input[0].name, suggested(weights, bias)
+    if root is None or hint is None:
         raise SystemExit("the first layer's weights say nothing of its inputs")
-    centre = -np.linalg.lstsq(weights, bias, rcond=1e-3)[0]
-    scale = max(1.0, 3 * float(np.sqrt(np.mean(centre**2))))
+    centre, scale = hint.centre, hint.scale
     made = {law: Drawn(law, name, root, share, USUAL) for law, share in SHARES.items()}
     made["half, wide"] = Drawn("wide", name, root, SHARES["half"], WIDE)
     moved = tuple(scale * one for one in USUAL)
-    return made | {
-        f"zeros, {law}": Drawn(law, name, root, SHARES[law], moved, centre) for law in ("half", "correlated")
-    }
+    made |= {f"zeros, {law}": Drawn(law, name, root, SHARES[law], moved, centre) for law in ("half", "correlated")}
+    return made | {"zeros, together": Drawn("together", name, hint.root, 1.0, moved, centre)}
 
 
 def measured(case: Case, ratios: Sequence[float], samples: int) -> list[dict[str, object]]:
