@@ -7,10 +7,10 @@ Perceptrons of several activations and seeds are trained, or read from FOLDER wh
 Inputs are pixels in [0, 1]; or standardised, the nets trained so; or standardised by what was folded into the first
 layer of the nets of [0, 1] afterwards, which leaves large biases. A law draws rows x = c + s g, s one of its scales, g
 white or with the correlations that the first layer's weights suggest (half of the rows: "half"), c = 0 or, for "zeros",
-the shortest c where W c + b = 0 for the first layer, scales then times max(1, 3 rms of c). "together" adds variance along
-the direction that drives all neurons: what `auto` draws; "auto" is `auto` itself, with moments in closed form. "images" is a thousand unlabelled training images and mixtures of
-them: the least that a law without data could reach. Every layer keeps the same share of its neurons, without polish and
-without correction.
+the shortest c where W c + b = 0 for the first layer, scales then times max(1, 3 rms of c). "together" adds variance
+along the direction that drives all neurons, as `auto` does; "auto" is `auto` itself, with moments in closed form.
+"images" is a thousand unlabelled training images and mixtures of them: the least that a law without data could reach.
+Every layer keeps the same share of its neurons, without polish and without correction.
 
 What counts is the relative rms of the logits on test images. Criteria that need no data see the matrix of errors under
 law B of the net fitted under law A: "worst" takes the law whose largest entry is least, "regret" the same with each
