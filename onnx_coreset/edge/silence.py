@@ -16,6 +16,8 @@ __all__ = ["one_line", "silenced"]
 
 # A message this long already says it.
 _LONGEST_MESSAGE = 400
+# More is not looked at: names in it may be of any length, and the patterns take time quadratic in it.
+_LONGEST_READ = 4096
 # File descriptors belong to the process: two threads that redirect them at once would restore each other's redirection.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -66,6 +68,7 @@ def one_line(text: str) -> str:
     Returns:
         The message without line breaks, error numbers and the places in the library's own source, cut where it is long.
     """
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(text.split()))
+    text = " ".join(text[:_LONGEST_READ].split())
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", text)
     text = re.sub(r"\S*/onnxruntime/\S+\.(?:cc|h|cu):\d+ [^()]*\([^()]*\)(?: const)? ", "", text)
     return text[:_LONGEST_MESSAGE].strip()
