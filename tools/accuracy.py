@@ -93,6 +93,7 @@ def measure(
     test = pixels(data["x_test"])
     out, told = folder / "out.onnx", folder / "out.json"
     arguments = [str(net), str(out), "--quiet", "--overwrite", "--seed", seed, "--report", str(told), *row.arguments]
+    arguments += ["--certify", "off"]
     if row.images:
         chosen = np.random.default_rng(int(seed)).choice(len(data["x_train"]), IMAGES, replace=False)
         name = onnx.load(net).graph.input[0].name
