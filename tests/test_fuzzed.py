@@ -127,6 +127,15 @@ def test_a_bias_that_holds_nothing_is_no_constant(tmp_path: Path) -> None:
     assert fine(Case("bias", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
 
 
+def test_an_einsum_runs_on_one_number_where_it_reads_many(tmp_path: Path) -> None:
+    model = mlp([6, 20, 4], bias=False)
+    model.graph.node[0].CopyFrom(helper.make_node("Einsum", ["x", "w0"], ["t0"], equation="nd,df->nf"))
+    model.graph.input[0].type.tensor_type.shape.dim[1].dim_param = "D"
+    arguments = ("--eps=0.2", *PLAIN[1:], "--no-validate", "--no-refit", "--method=norm")
+    for more in (arguments, PLAIN):
+        assert fine(Case("einsum", {"in.onnx": model.SerializeToString()}, more), tmp_path) == 0
+
+
 @pytest.mark.parametrize("size", [2**40, 2**62])
 def test_an_input_beyond_all_memory_is_not_drawn(size: int, tmp_path: Path) -> None:
     model = mlp([6, 20, 16, 4])
