@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, helper
 
+import fuzz_cases
 from api_models import mlp
 from fuzz_cases import Case, case, judged
 from fuzz_models import Seeded
@@ -22,7 +23,7 @@ from onnx_coreset.cli import main
 from onnx_coreset.edge import patience
 
 _T = TypeVar("_T")
-SEEDS = range(24)
+SEEDS = range(12)
 PLAIN = ("--ratio=0.5", "--samples=64", "--provider=cpu", "--certify=off")
 
 
@@ -44,7 +45,8 @@ class Drawn:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "_LOOP_SECONDS", 1.0)
+    monkeypatch.setattr(patience, "_LOOP_SECONDS", 0.5)
+    monkeypatch.setattr(fuzz_cases, "_PATIENCE", 0.5)
 
 
 def fine(made: Case, folder: Path) -> int:
@@ -56,7 +58,7 @@ def fine(made: Case, folder: Path) -> int:
     return outcome.code
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_whatever_is_drawn_ends_well(tmp_path: Path, data: st.DataObject) -> None:
     fine(case(Drawn(data)), tmp_path)
@@ -80,12 +82,17 @@ def replaced(model: onnx.ModelProto, old: str) -> bytes:
     return model.SerializeToString().replace(old.encode(), b"\xff" * len(old))
 
 
-@pytest.mark.parametrize("place", ["producer", "words", "graph"])
+@pytest.mark.parametrize("place", ["producer", "words", "graph", "constant"])
 def test_words_that_are_not_utf8_are_copied(place: str, tmp_path: Path) -> None:
     model = mlp([6, 20, 16, 4])
     model.producer_name = model.doc_string = model.graph.doc_string = "abcdefgh"
     if place == "graph":
         model.graph.name = "abcdefgh"
+    if place == "constant":
+        value = helper.make_tensor("abcdefgh", TensorProto.FLOAT, [6, 20], [0.1] * 120)
+        model = mlp([6, 20, 16, 4], bias=False)
+        model.graph.node.insert(0, helper.make_node("Constant", [], ["w0"], value=value))
+        del model.graph.initializer[0]
     if place == "words":
         model.graph.initializer[0].doc_string = "abcdefgh"
     assert fine(Case(place, {"in.onnx": replaced(model, "abcdefgh")}, PLAIN), tmp_path) == 0

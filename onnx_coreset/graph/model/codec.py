@@ -243,7 +243,7 @@ def _patch_node(node: gs.Node, origin: Origin, message: onnx.NodeProto) -> None:
                 tensor = onnx.TensorProto()
                 tensor.CopyFrom(kept)
                 _store(_stored(None, value), tensor)
-                tensor.name = kept.name
+                tensor.name = kept.name if isinstance(kept.name, str) else ""
                 _drop_attribute(message, name)
                 message.attribute.append(onnx.helper.make_attribute(name, tensor))
         elif _differs(tuple(value) if isinstance(value, list) else value, was.get(name)):
