@@ -128,6 +128,13 @@ def test_an_operator_with_more_outputs_than_it_has_is_no_way(tmp_path: Path) -> 
     assert fine(Case("outputs", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
 
 
+def test_an_order_of_axes_that_is_none_is_no_way(tmp_path: Path) -> None:
+    model = base()
+    model.graph.node.insert(3, helper.make_node("Transpose", ["h"], ["h2"], perm=[0, 0]))
+    model.graph.node[4].input[0] = "h2"
+    assert fine(Case("order", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
+
+
 def test_a_bias_that_holds_nothing_is_no_constant(tmp_path: Path) -> None:
     model = mlp([6, 20, 4])
     model.graph.initializer[3].CopyFrom(helper.make_tensor("b1", TensorProto.FLOAT, [4, 0], []))

@@ -103,9 +103,14 @@ def encode(document: Document) -> onnx.ModelProto:
     """
     model = onnx.ModelProto()
     model.CopyFrom(document.proto)
+    # Once for all graphs: there may be thousands, one in the other.
+    used = {t.name for s in document.scopes for t in s.graph.outputs}
+    for _, node in document.nodes():
+        used.update(t.name for t in node.inputs)
+    read_before = {name for origin in document.origins.values() for name in origin.inputs}
     # Inner graphs first: patching an outer list of nodes copies the nodes, inner graphs included.
     for scope in reversed(document.scopes):
-        _patch(document, scope, _message(model, scope.path))
+        _patch(document, scope, _message(model, scope.path), used, read_before)
     return model
 
 
@@ -116,8 +121,8 @@ def _message(model: onnx.ModelProto, path: tuple[tuple[int, str], ...]) -> onnx.
     return graph
 
 
-def _patch(document: Document, scope: Scope, graph: onnx.GraphProto) -> None:
-    new = _patch_constants(document, scope, graph)
+def _patch(document: Document, scope: Scope, graph: onnx.GraphProto, used: set[str], read_before: set[str]) -> None:
+    new = _patch_constants(document, scope, graph, used, read_before)
     _patch_nodes(document, scope, graph)
     if new and document.proto.ir_version < 4 and not scope.path:
         # Before IR version 4 an initializer had to be listed among the inputs.
@@ -157,14 +162,12 @@ def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
             dim.dim_value = size
 
 
-def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto) -> list[onnx.TensorProto]:
+def _patch_constants(
+    document: Document, scope: Scope, graph: onnx.GraphProto, used: set[str], read_before: set[str]
+) -> list[onnx.TensorProto]:
     """Write edited initializers, add new ones, drop those that lost their last reader; return the new ones."""
     constants = (t for t in scope.tensors.values() if isinstance(t, gs.Constant))
     edited = {t.name: t for t in constants if isinstance(t._values, np.ndarray) or id(t) in document.away}
-    used = {t.name for s in document.scopes for t in s.graph.outputs}
-    for _, node in document.nodes():
-        used.update(t.name for t in node.inputs)
-    read_before = {name for origin in document.origins.values() for name in origin.inputs}
     for message in graph.initializer:
         if message.name in edited:
             _store(_stored(document, edited[message.name]), message)
