@@ -199,7 +199,15 @@ class Crew:
         if at is not None and "died" in why and not at[1]:
             self.waiting.append((at[0], 1))
         elif at is not None:
-            yield {"done": at[0], "label": None, "code": None, "problem": why, "seconds": 0.0, "grown": 0, "alone": 1}
+            yield {
+                "done": at[0],
+                "label": None,
+                "code": None,
+                "problem": why,
+                "seconds": 0.0,
+                "grown": 0,
+                "alone": at[1],
+            }
         if self.waiting:
             self._start()
 

@@ -125,6 +125,18 @@ def forward(network: Network, x: Single) -> Tape:
     return Tape(outputs, tuple(inputs), tuple(factors), tuple(slopes))
 
 
+def outputs(network: Network, x: Single) -> Single:
+    """Run the network on inputs (N, d) and remember nothing. O(N size)."""
+    h = x
+    for block in network.blocks:
+        values = [
+            f((h @ w.T + b).astype(np.float64)).astype(np.float32)
+            for f, w, b in zip(block.activations, block.weights, block.biases, strict=True)
+        ]
+        h = values[0] if len(values) == 1 else values[0] * values[1]
+    return h @ network.outgoing.T + network.constant
+
+
 def backward(network: Network, tape: Tape, gradient: Single) -> tuple[list[Single], Single]:
     """Return the gradients of a loss by every parameter, in the order of `parameters`, and by the inputs.
 

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.network import Network, Single, backward, forward
+from onnx_coreset.core.network import Network, Single, backward, forward, outputs
 
 _DECAY = (0.9, 0.999)
 _TINY = 1e-12
@@ -109,7 +109,7 @@ def _descended(
         if schedule.uphill:
             half = schedule.batch // 2
             batch[:half] = _uphill(network, judge, batch[:half], target[:half], schedule.uphill)
-            target[:half] = forward(teacher, batch[:half]).outputs * inverse
+            target[:half] = outputs(teacher, batch[:half]) * inverse
         tape = forward(network, batch)
         gradients, _ = backward(network, tape, judge.gradient(tape.outputs, target))
         network = network.with_parameters(adam.step(network.parameters(), gradients, step))

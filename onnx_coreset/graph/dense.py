@@ -211,7 +211,8 @@ def dense(document: Document, node: gs.Node, rank: int | None = None) -> Dense |
     source = document.source(node.inputs[weight])
     assert source is not None
     if not is_float(source.dtype):
-        return Stop("dtype", f"the weights of {node.op} are {source.dtype}, not floating point")
+        kind = "strings" if source.dtype == object else source.dtype
+        return Stop("dtype", f"the weights of {node.op} are {kind}, not floating point")
     return product
 
 

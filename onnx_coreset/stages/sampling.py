@@ -229,16 +229,16 @@ def layer_inputs(space: Space, layer: HiddenLayer, found: Sources, opened: Opene
         opened: The model.
         options: What was asked.
     """
-    made = _sampled(space, found, opened, options) or _drawn(space, layer, found, opened, options)
+    made = _sampled(space, layer, found, opened, options) or _drawn(space, layer, found, opened, options)
     if made.stated.source != _UNKNOWN:
         remember(space, layer, made.stated, found.domains)
     return made
 
 
-def _sampled(space: Space, found: Sources, opened: Opened, options: Options) -> LayerInputs | None:
-    """Return what was collected by running the model, or None where nothing was."""
+def _sampled(space: Space, layer: HiddenLayer, found: Sources, opened: Opened, options: Options) -> LayerInputs | None:
+    """Return what was collected by running the model, or None where nothing was, or an axis of one was broadcast."""
     name = space.producer.input.name
-    if name not in found.rows or found.rows[name][0].axis != space.input_axis:
+    if name not in found.rows or (s := found.rows[name][0]).axis != space.input_axis or s.rows.shape[1] != layer.inputs:
         return None
     count = rows_wanted(options, opened)
     held = max(64, count // 4)

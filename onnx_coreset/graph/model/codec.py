@@ -107,14 +107,15 @@ def encode(document: Document, spent: bool = False) -> onnx.ModelProto:
         A new model: the original one with what was edited replaced, new nodes and tensors added, and initializers that
         no node reads any more, though one did, removed. O(bytes of the result).
     """
-    model = _copy(document)
+    unread = _unread(document)
+    model = _copy(document, unread)
     # Inner graphs first: patching an outer list of nodes copies the nodes, inner graphs included.
     for scope in reversed(document.scopes):
-        _patch(document, scope, _message(model, scope.path), spent)
+        _patch(document, scope, _message(model, scope.path), unread, spent)
     return model
 
 
-def _copy(document: Document) -> onnx.ModelProto:
+def _copy(document: Document, unread: set[str]) -> onnx.ModelProto:
     """Return a copy of the original model; raw data that will be replaced or dropped are left out where they can be."""
     proto = document.proto
     if any(len(UnknownFieldSet(message)) for message in (proto, proto.graph, *proto.graph.initializer)):
@@ -122,7 +123,7 @@ def _copy(document: Document) -> onnx.ModelProto:
         model = onnx.ModelProto()
         model.CopyFrom(proto)
         return model
-    useless = _edited(document, document.scopes[0]).keys() | _lost(document, proto.graph)
+    useless = _edited(document, document.scopes[0]).keys() | unread
     return copied(proto, lambda tensor, target: tensor.name in useless)
 
 
@@ -133,8 +134,8 @@ def _message(model: onnx.ModelProto, path: tuple[tuple[int, str], ...]) -> onnx.
     return graph
 
 
-def _patch(document: Document, scope: Scope, graph: onnx.GraphProto, spent: bool) -> None:
-    new = _patch_constants(document, scope, graph, spent)
+def _patch(document: Document, scope: Scope, graph: onnx.GraphProto, unread: set[str], spent: bool) -> None:
+    new = _patch_constants(document, scope, graph, unread, spent)
     _patch_nodes(document, scope, graph)
     if new and document.proto.ir_version < 4 and not scope.path:
         # Before IR version 4 an initializer had to be listed among the inputs.
@@ -174,9 +175,11 @@ def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
             dim.dim_value = size
 
 
-def _patch_constants(document: Document, scope: Scope, graph: onnx.GraphProto, spent: bool) -> list[onnx.TensorProto]:
+def _patch_constants(
+    document: Document, scope: Scope, graph: onnx.GraphProto, unread: set[str], spent: bool
+) -> list[onnx.TensorProto]:
     """Write edited initializers, add new ones, drop those that lost their last reader; return the new ones."""
-    edited, gone = _edited(document, scope), _lost(document, graph)
+    edited, gone = _edited(document, scope), {t.name for t in graph.initializer} & unread
     times = Counter(message.name for message in graph.initializer)
     for message in graph.initializer:
         if message.name in edited and message.name not in gone:
@@ -202,13 +205,12 @@ def _edited(document: Document, scope: Scope) -> dict[str, gs.Constant]:
     return {t.name: t for t in constants if isinstance(t._values, np.ndarray) or id(t) in document.away}
 
 
-def _lost(document: Document, graph: onnx.GraphProto) -> set[str]:
-    """Return the names of initializers of a graph that some node read and none reads any more."""
+def _unread(document: Document) -> set[str]:
+    """Return the names that some node read and none reads any more; once for all graphs: there may be thousands."""
     used = {t.name for s in document.scopes for t in s.graph.outputs}
     for _, node in document.nodes():
         used.update(t.name for t in node.inputs)
-    read_before = {name for origin in document.origins.values() for name in origin.inputs}
-    return {t.name for t in graph.initializer if t.name in read_before and t.name not in used}
+    return {name for origin in document.origins.values() for name in origin.inputs} - used
 
 
 def _store(document: Document | None, tensor: gs.Constant, message: onnx.TensorProto, spent: bool = False) -> None:
@@ -275,7 +277,7 @@ def _patch_node(node: gs.Node, origin: Origin, message: onnx.NodeProto) -> None:
                 tensor = onnx.TensorProto()
                 tensor.CopyFrom(kept)
                 _store(None, value, tensor)
-                tensor.name = kept.name
+                tensor.name = kept.name if isinstance(kept.name, str) else ""
                 _drop_attribute(message, name)
                 message.attribute.append(onnx.helper.make_attribute(name, tensor))
         elif _differs(tuple(value) if isinstance(value, list) else value, was.get(name)):

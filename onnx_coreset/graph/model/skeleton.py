@@ -46,8 +46,7 @@ def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _graph(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
-    # Text that is not UTF-8 can be read and written, but not set; nothing needs the name of a graph.
-    target.name = source.name if isinstance(source.name, str) else ""
+    target.name = _text(source.name)
     seen: set[str] = set()
     for tensor in source.initializer:
         if tensor.name not in seen:
@@ -65,8 +64,13 @@ def _graph(source: onnx.GraphProto, target: onnx.GraphProto) -> None:
             _attribute(attribute, bare)
 
 
+def _text(name: str | bytes) -> str:
+    """Return a name that nothing needs, of a graph or of a tensor in an attribute: what is no UTF-8 cannot be set."""
+    return name if isinstance(name, str) else ""
+
+
 def _tensor(source: onnx.TensorProto, target: onnx.TensorProto) -> None:
-    target.name = source.name
+    target.name = _text(source.name)
     target.dims.extend(source.dims)
     target.data_type = source.data_type if source.data_type in _PLAIN_TYPES else onnx.TensorProto.FLOAT
 

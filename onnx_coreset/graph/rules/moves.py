@@ -139,6 +139,8 @@ def transpose(arrival: Arrival) -> Outcome:
         order = list(range(rank))[::-1]
     if order is None:
         return Stop("reshape", "Transpose has a rank that cannot be told")
+    if len(order) + value.axis not in order:
+        return Stop("reshape", "Transpose has an order that is none")
     axis = order.index(len(order) + value.axis)
     return Moved((placed(value, axis - len(order), len(order)),))
 
