@@ -16,6 +16,7 @@ __all__ = ["one_line", "silenced"]
 
 # A message this long already says it.
 _LONGEST_MESSAGE = 400
+_LONGEST_TEXT = 4000
 # File descriptors belong to the process: two threads that redirect them at once would restore each other's redirection.
 _ONE_AT_A_TIME = threading.Lock()
 
@@ -66,6 +67,7 @@ def one_line(text: str) -> str:
     Returns:
         The message without line breaks, error numbers and the places in the library's own source, cut where it is long.
     """
-    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(text.split()))
+    # A model can hold names of any length, and what looks for places in them takes the square of it.
+    text = re.sub(r"\[ONNXRuntimeError\] : \d+ : \w+ : ", "", " ".join(text[:_LONGEST_TEXT].split()))
     text = re.sub(r"\S*/onnxruntime/\S+\.(?:cc|h|cu):\d+ [^()]*\([^()]*\)(?: const)? ", "", text)
     return text[:_LONGEST_MESSAGE].strip()
