@@ -66,10 +66,6 @@ def nested(levels: int) -> bytes:
     return mlp(SIZES).SerializeToString() + field(7, graph)
 
 
-def strings(model: onnx.ModelProto) -> None:
-    model.graph.initializer[0].CopyFrom(helper.make_tensor("w0", TensorProto.STRING, [20, 6], [b"a"] * 120))
-
-
 def twice(model: onnx.ModelProto) -> None:
     model.graph.node.append(helper.make_node("Relu", ["h0"], ["h1"]))
 
@@ -179,3 +175,13 @@ def test_more_memory_than_there_is_is_the_machines_fault(tmp_path: Path) -> None
     code, said, _ = run(folder, "in.onnx", "out.onnx", "--ratio", "0.5", "--provider", "cpu")
     assert code == 4 and "memory is full" in said and said.count("\n") <= 2, said
     assert [path.name for path in folder.iterdir()] == ["in.onnx"]
+
+
+def test_strings_for_numbers_are_no_layer(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    model = mlp(SIZES)
+    model.graph.initializer[0].CopyFrom(helper.make_tensor("w0", TensorProto.STRING, [20, 6], [b"a"] * 120))
+    onnx.save(model, folder / "in.onnx")
+    code, said, _ = run(folder, "in.onnx", "out.onnx", "--ratio", "0.5", "--samples", "64", "--certify", "off")
+    assert code == 0 and "not floating point" in said, said
