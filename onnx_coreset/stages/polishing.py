@@ -28,7 +28,7 @@ from onnx_coreset.stages.sampling import Sources, stream
 from onnx_coreset.stages.stacks import Stack, stacks
 
 _STAGE = 5
-_BRIEF, _LONG, _THOROUGH = 1e11, 2.5e11, 6e11
+_BRIEF, _LONG, _THOROUGH = 1e11, 2.5e11, 1e12
 _OVERHEAD = 5e7
 _LEAST, _MOST = 200, 8000
 _SEVERAL = 3
@@ -39,15 +39,15 @@ def schedule(size: int, thorough: bool, invented: bool) -> Schedule | None:
     """Return how long a network is polished, or None where what is affordable would not help.
 
     Work is counted in multiplications and additions, a step's overhead included: about two seconds of one core where
-    nobody asked, and six times as much where somebody did and the inputs are not invented: a net that is fitted to
-    synthetic inputs for long does worse on real ones.
+    nobody asked, and ten times as much where somebody did and the inputs are not invented: a net that is fitted to
+    synthetic inputs for long does worse on real ones. Half of a long polish is spent on what is worst nearby.
 
     Args:
         size: Number of parameters.
         thorough: Whether somebody asked; then there are always enough steps, however long they take.
-        invented: Whether the inputs are synthetic: half of a long polish is then spent on what is worst nearby.
+        invented: Whether the inputs are synthetic.
     """
-    long = Schedule(rate=0.01, uphill=0.3 if invented else 0.0) if thorough else Schedule(rate=0.007)
+    long = Schedule(rate=0.01 if invented else 0.02, uphill=0.3) if thorough else Schedule(rate=0.007)
     work = (_LONG if invented else _THOROUGH) if thorough else _BRIEF
     steps = int(work / (long.cost(size) / long.steps + _OVERHEAD))
     if steps < _LEAST and not thorough:
