@@ -1,4 +1,4 @@
-"""Runs of a model that can be ended: by Ctrl-C, which native code does not hear, and where they may never end.
+"""Ctrl-C and native code: runs of a model that can be ended, also where they may never end, and imports that cannot.
 
 The call runs in a thread of its own while the caller's waits; the library looks at a flag between two nodes, and
 between two rounds of a loop.
@@ -6,11 +6,14 @@ between two rounds of a loop.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import signal
+import threading
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["Impatient", "Patience", "may_never_end"]
+__all__ = ["Impatient", "Patience", "may_never_end", "uninterrupted"]
 
 _T = TypeVar("_T")
 _LOOP_SECONDS = 30.0
@@ -26,6 +29,23 @@ class Impatient(Exception):
 def may_never_end(data: bytes) -> bool:
     """Return whether a serialised model holds a loop."""
     return _LOOP in data
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put Ctrl-C off until the context ends: a native library that is interrupted while it is imported seems broken."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    pressed: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        # None: whoever set it was no Python code.
+        signal.signal(signal.SIGINT, signal.SIG_DFL if before is None else before)
+        if pressed:
+            signal.raise_signal(signal.SIGINT)
 
 
 class Patience:

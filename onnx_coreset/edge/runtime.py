@@ -16,7 +16,7 @@ from typing import Any, Literal
 import onnx
 
 from onnx_coreset.edge.arrays import BY_ADDRESS, Array, InputSpec, fetched, plain, specified
-from onnx_coreset.edge.patience import Impatient, Patience, may_never_end
+from onnx_coreset.edge.patience import Impatient, Patience, may_never_end, uninterrupted
 from onnx_coreset.edge.provider import CPU, CUDA, Provider, obstacle
 from onnx_coreset.edge.ranges import bring, files, mapped
 from onnx_coreset.edge.silence import one_line, silenced
@@ -72,7 +72,7 @@ def _library() -> Any:
     try:
         if first:
             # Importing looks for devices, and complains where a container hides them.
-            with silenced():
+            with uninterrupted(), silenced():
                 import onnxruntime
         else:
             import onnxruntime
