@@ -49,6 +49,7 @@ def doubled(model: onnx.ModelProto, shuffled: bool) -> onnx.ModelProto:
             outgoing=tuple(readout.outgoing[:, twice] / 2 for readout in layer.readouts),
             constant=tuple(readout.constant for readout in layer.readouts),
             incoming=None,
+            bare=False,
         )
         write(document, space, cast(Coreset, rows))
         model = encode(document)
