@@ -155,3 +155,12 @@ def test_an_input_beyond_all_memory_is_not_drawn(size: int, tmp_path: Path) -> N
     model = mlp([6, 20, 16, 4])
     model.graph.input[0].type.tensor_type.shape.dim[0].dim_value = size
     assert fine(Case("large", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) == 0
+
+
+def test_a_target_shape_without_an_axis_ends_well(tmp_path: Path) -> None:
+    model = mlp([6, 20, 16, 4])
+    model.graph.initializer.append(helper.make_tensor("flat", TensorProto.INT64, [], [-1]))
+    bias = model.graph.node[0].input[2]
+    model.graph.node[0].input[2] = "moved"
+    model.graph.node.insert(0, helper.make_node("Reshape", [bias, "flat"], ["moved"]))
+    fine(Case("scalar target", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path)

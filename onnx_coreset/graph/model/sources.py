@@ -220,7 +220,7 @@ class Source:
             if step.node.op == "Reshape":
                 given = settings(step.node.inputs[1])
                 assert given is not None
-                old = [int(n) for n in given]
+                old = [int(n) for n in given.reshape(-1)]
                 target = retargeted(sizes, old, wanted, bool(step.node.attrs.get("allowzero", 0)))
                 if target is None:
                     return None
