@@ -5,7 +5,6 @@ The library prints warnings, errors and advice of its own, from native code and 
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from onnx_coreset.edge.patience import Impatient, Patience, may_never_end, unint
 from onnx_coreset.edge.provider import CPU, CUDA, Provider, obstacle
 from onnx_coreset.edge.ranges import bring, files, mapped
 from onnx_coreset.edge.silence import one_line, silenced
+from onnx_coreset.edge.threads import cores
 from onnx_coreset.errors import CoresetError, MachineError, UsageError
 
 __all__ = ["InputSpec", "NeverEnding", "Provider", "RuntimeRefused", "Session", "accepts", "choose", "with_outputs"]
@@ -92,19 +92,13 @@ def _options(ort: Any, threads: int | None, optimise: bool) -> Any:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # Left to itself the library pins its threads to cores, and complains where a container forbids that.
-    options.intra_op_num_threads = threads or _cores()
+    options.intra_op_num_threads = threads or cores()
     options.use_deterministic_compute = True
     # Threads that spin while they wait take the cores that other work of this run, or of other runs, needs.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimise:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     return options
-
-
-def _cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _failure(error: Exception) -> Exception:
