@@ -7,6 +7,7 @@ which no position sees a later one, is a model of the next token. Its own sample
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,7 @@ _LEAST = 32
 _MOST = 512
 _PARTS = 4
 _CHANGE = 1e-3
+_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class _Writer:
             found[:, place] = np.minimum((odds.cumsum(axis=1) < rng.random((self.batch, 1))).sum(axis=1), self.size - 1)
         return found
 
+    def quick(self, texts: int) -> bool:
+        """Return whether so many calls of `write` take about 20 seconds at most."""
+        started = time.perf_counter()
+        self._run(np.zeros((self.batch, self.length), dtype=np.int64))
+        return texts * self.length * (time.perf_counter() - started) <= _SECONDS
+
     def _run(self, found: NDArray[np.int64]) -> Array:
         kind = next(spec.dtype for spec in self.session.inputs if spec.name == self.tokens)
         assert kind is not None
@@ -83,7 +91,7 @@ def generated(
             return None
         steps = writer.length**2 // (2 if writer.grows else 1)
         count = min(_MOST, -(-wanted // writer.length), int(affordable / steps))
-        if count < _LEAST:
+        if count < _LEAST or (session.loops and not writer.quick(-(-count // writer.batch))):
             return None
         kind = next(spec.dtype for spec in session.inputs)
         texts = [writer.write(rng).astype(kind) for _ in range(-(-count // writer.batch))]

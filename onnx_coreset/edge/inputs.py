@@ -111,7 +111,8 @@ class Synthetic:
             values = (normal @ hint.root.T).reshape(shape) * (scale * unit)
             values = (values.reshape(-1, hint.size) + hint.centre).reshape(shape)
         else:
-            values = rng.standard_normal(shape) * (scale * unit)
+            values = rng.standard_normal(shape)
+            values *= scale * unit
         if self.ends is not None:
             chosen = rng.random(scale.shape) < self.clipped
             values = np.where(chosen, np.clip(values, *self.ends), values)

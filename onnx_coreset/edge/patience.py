@@ -6,6 +6,7 @@ between two rounds of a loop.
 
 from __future__ import annotations
 
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -13,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["Impatient", "Patience", "may_never_end", "uninterrupted"]
+__all__ = ["Impatient", "Patience", "may_never_end", "runs_within", "uninterrupted"]
 
 _T = TypeVar("_T")
 _LOOP_SECONDS = 30.0
@@ -29,6 +30,16 @@ class Impatient(Exception):
 def may_never_end(data: bytes) -> bool:
     """Return whether a serialised model holds a loop."""
     return _LOOP in data
+
+
+def runs_within(seconds: float, each: float) -> int:
+    """Return how many runs take about so long: a power of two, so that it rarely varies, and at least one.
+
+    Args:
+        seconds: How long all may take.
+        each: How long one took, in seconds.
+    """
+    return int(2 ** math.floor(math.log2(max(seconds / max(each, 1e-6), 1.0))))
 
 
 @contextmanager

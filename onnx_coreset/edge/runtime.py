@@ -140,11 +140,13 @@ class Session:
     Attributes:
         inputs: What it must be fed, in the graph's order; initializers that could be overridden are not among them.
         outputs: What it gives, in the graph's order.
+        loops: Whether it holds a loop: what a run costs is then not known before, and may have no end.
         provider: What really runs it.
     """
 
     inputs: tuple[InputSpec, ...]
     outputs: tuple[InputSpec, ...]
+    loops: bool
     provider: Provider
 
     def __init__(
@@ -178,7 +180,8 @@ class Session:
         except Exception as error:
             raise _failure(error) from error
         self._ort = ort
-        self._patience = Patience(may_never_end(data))
+        self.loops = may_never_end(data)
+        self._patience = Patience(self.loops)
         name = self._session.get_providers()[0]
         self.provider = provider if name == provider.name else Provider(name, "CUDA did not start for this model")
         self.inputs = tuple(map(specified, self._session.get_inputs()))

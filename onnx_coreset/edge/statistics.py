@@ -7,6 +7,7 @@ again for the next group of tensors, so that what is collected does not depend o
 from __future__ import annotations
 
 import math
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.suggested import Suggested
 from onnx_coreset.edge.inputs import Feeder, Synthetic, batch_of
 from onnx_coreset.edge.machine import fair_share
+from onnx_coreset.edge.patience import runs_within
 from onnx_coreset.edge.runtime import InputSpec, NeverEnding, Provider, RuntimeRefused, Session, with_outputs
 
 BATCH = 256
@@ -27,6 +29,7 @@ _SIZES = (64, 32, 16, 8, 4, 2, 1)
 _LEAST_RUNS = 8
 _BUDGET = 1 << 30
 _BATCH_NUMBERS = 1 << 24
+_LOOP_SECONDS = 20.0
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,13 @@ def synthetic(
     if strange is not None:
         raise RuntimeRefused(f"the input {strange.name} is a {strange.type}")
     reason = "the model has no inputs"
-    for size in _SIZES:
+
+    def huge(size: int) -> bool:
+        shapes = _shapes(session.inputs, fixed, size, 1)
+        return sum(math.prod(shape) for shape in shapes.values()) > _BATCH_NUMBERS
+
+    # Where axes that are known make inputs large, those that are not are short, if the model runs so.
+    for size in sorted(_SIZES, key=huge):
         for batch in (BATCH, 1):
             shapes = _shapes(session.inputs, fixed, size, batch)
             while batch > 8 and sum(int(np.prod(shape)) for shape in shapes.values()) > _BATCH_NUMBERS // 16:
@@ -158,7 +167,7 @@ def collect(
         count: Rows wanted a tensor; fewer where the feeder ends first. Rows that are not finite are left out.
         generator: Makes the source of randomness, from the start, once a group of tensors.
         axes: Axis of the inputs, counted from the end, by tensor name, where it is not the last.
-        most: Largest number of runs; None for one a row.
+        most: Largest number of runs; None for one a row. A model with loops is run for about 20 seconds at most.
         keep: Takes the samples of a tensor as soon as they are complete, and returns what is held of them; memory then
             holds fewer at a time.
 
@@ -170,11 +179,15 @@ def collect(
     """
     found: dict[str, Samples] = {}
     waiting = list(dict.fromkeys(names))
+    most = count if most is None else most
     while waiting:
         rng = generator()
         session = Session(with_outputs(model, [n for n in waiting if n not in _inputs(model)]), provider)
         feed = feeder.feed(0, rng)
+        started = time.perf_counter()
         values = {**feed, **session.run(feed, [n for n in waiting if n not in feed])}
+        if session.loops:
+            most = min(most, runs_within(_LOOP_SECONDS, time.perf_counter() - started))
         group: list[str] = []
         total = 0
         for name in waiting:
@@ -189,7 +202,6 @@ def collect(
         # Rows are chosen by a source of each tensor's own: what else is collected does not move them.
         key = int(generator().integers(2**63))
         picks = {name: np.random.default_rng([key, zlib.crc32(name.encode())]) for name in group}
-        most = count if most is None else most
         found |= _fill(session, picks, values, batch_of(feed), feeder, count, rng, axes, most, keep)
         done = set(group) if group else set(waiting)
         done |= {n for n in waiting if n not in values}

@@ -14,10 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array
+from onnx_coreset.edge.differences import Differences
 from onnx_coreset.edge.independence import separate
 from onnx_coreset.edge.inputs import Feed, Feeder, batch_of
 from onnx_coreset.edge.runtime import RuntimeRefused, Session
-from onnx_coreset.edge.validation import Table, measured
 
 Kind = Literal["none", "scaled", "noise", "shifted"]
 CHANGES: tuple[tuple[Kind, float], ...] = (
@@ -148,11 +148,9 @@ def _changed(feed: Feed, units: Mapping[str, float], kind: Kind, amount: float, 
 
 def _error(pair: Pair, feeds: Sequence[Feed]) -> float:
     """Return the largest error of an output in rms over its spread; NaN where one is nowhere finite."""
-    tables = {name: Table() for name in pair.units}
+    tables = {name: Differences() for name in pair.units}
     for feed in feeds:
         for name, before, after in pair.run(feed):
-            shape = (len(before), -1) if before.ndim > 1 and before.size else (1, -1)
-            tables[name].before.append(before.astype(np.float64).reshape(shape))
-            tables[name].after.append(after.astype(np.float64).reshape(shape))
-    found = [measured(name, table) for name, table in tables.items()]
+            tables[name].add(before, after)
+    found = [table.error(name) for name, table in tables.items()]
     return float(np.max([e.rms / e.spread if e.spread > 0 else e.rms for e in found]))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import onnx
@@ -11,12 +12,16 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.layer import HiddenLayer
-from onnx_coreset.core.measure import Errors, errors, spread
+from onnx_coreset.core.measure import Errors, errors
+from onnx_coreset.edge.differences import Differences, TensorError, stays_finite
 from onnx_coreset.edge.inputs import Feeder
+from onnx_coreset.edge.patience import runs_within
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session, with_outputs
 from onnx_coreset.edge.statistics import Samples
 
 _BLOCK = 4096
+# What comparing whole models may take, about, however long a run is.
+_SECONDS = 30.0
 
 
 def layer_outputs(
@@ -87,31 +92,6 @@ def computed_errors(before: HiddenLayer, after: HiddenLayer, x: Array) -> Errors
     return errors(before.evaluate(x), after.evaluate(x))
 
 
-@dataclass
-class Table:
-    """Values of one tensor in both models, gathered run by run, each samples x entries."""
-
-    before: list[Array] = field(default_factory=list)
-    after: list[Array] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class TensorError:
-    """The error at one tensor of the whole model, over the samples where it is finite; NaN where it never is.
-
-    Attributes:
-        name: The tensor.
-        max: Largest absolute difference.
-        rms: Root mean square of the difference.
-        spread: Root of the mean over entries of the variance over samples.
-    """
-
-    name: str
-    max: float
-    rms: float
-    spread: float
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Two models, run on the same inputs.
@@ -147,14 +127,14 @@ def compare(
     inner: Mapping[str, Indices | None],
     first: int = 0,
 ) -> Comparison:
-    """Run both models on the same inputs and compare outputs and inner tensors.
+    """Run both models on the same inputs and compare outputs and inner tensors, for about half a minute at most.
 
     Args:
         original: The model as it was.
         result: The narrower model.
         provider: Where they are run.
         feeder: Source of inputs.
-        runs: Number of runs.
+        runs: Number of runs, at most; two where there are any, however long they take.
         rng: Source of randomness.
         inner: Inner tensors to compare, each with the columns of the original's last axis that the result still has.
         first: Number of the first run.
@@ -166,11 +146,13 @@ def compare(
     own = {output.name for output in original.graph.output}
     outputs = [spec.name for spec in sessions[0].outputs if spec.dtype is not None and spec.name in own]
     names = [*outputs, *(name for name in inner if name not in outputs)]
-    tables = {name: Table() for name in names}
+    tables = {name: Differences() for name in names}
     random: set[str] = set()
     faults: dict[str, str] = {}
     samples = 0
-    for run in range(first, first + runs):
+    run, end = first, first + runs
+    while run < end:
+        started = time.perf_counter()
         feed = feeder.feed(run, rng)
         samples += max((value.shape[0] for value in feed.values() if value.ndim), default=1)
         before = sessions[0].run(feed, names)
@@ -186,7 +168,11 @@ def compare(
             break
         for name in names:
             _gather(tables[name], before[name], after[name], inner.get(name), name, faults, name in random)
-    found = {name: measured(name, table) for name, table in tables.items() if name not in random and table.before}
+        run += 1
+        if run == first + 2:
+            # Not the first one, in which sessions get their memory.
+            end = min(end, max(first + runs_within(_SECONDS, time.perf_counter() - started), run))
+    found = {n: table.error(n) for n, table in tables.items() if n not in random and not table.empty}
     errors_at_outputs = tuple(found[name] for name in outputs if name in found)
     carried = {name: found[name] for name in inner if name in found}
     shown = tuple(sorted(random.intersection(outputs)))
@@ -198,7 +184,7 @@ def _inexact(value: NDArray[np.generic]) -> bool:
 
 
 def _gather(
-    table: Table,
+    table: Differences,
     before: NDArray[np.generic],
     after: NDArray[np.generic],
     columns: Indices | None,
@@ -213,33 +199,9 @@ def _gather(
         return
     if before.dtype.kind not in "fV" or random:
         return
-    old, new = before.astype(np.float64), after.astype(np.float64)
-    if (np.isfinite(old) & ~np.isfinite(new)).any():
+    if not stays_finite(before, after):
         faults[name] = f"{name} has new values that are not finite"
-    old, new = (v.reshape(len(v), int(np.prod(v.shape[1:]))) if v.ndim > 1 else v.reshape(1, -1) for v in (old, new))
-    table.before.append(old)
-    table.after.append(new)
-
-
-def measured(name: str, table: Table) -> TensorError:
-    """Return the error at a tensor over all runs; runs of different sizes are pooled entry by entry.
-
-    Args:
-        name: The tensor.
-        table: Its values in both models, run by run, samples x entries.
-    """
-    same = len({part.shape[1] for part in table.before}) == 1
-    old, new = (
-        np.concatenate(parts) if same else np.concatenate([part.reshape(-1, 1) for part in parts])
-        for parts in (table.before, table.after)
-    )
-    finite = np.isfinite(old).all(axis=1) & np.isfinite(new).all(axis=1)
-    difference = new[finite] - old[finite]
-    if not difference.size:
-        return TensorError(name, np.nan, np.nan, np.nan)
-    return TensorError(
-        name, float(np.abs(difference).max()), float(np.sqrt(np.mean(difference**2))), spread(old[finite])
-    )
+    table.add(before, after)
 
 
 def runs_for(feeder: Feeder, samples: int, batch: int, least: int = 2) -> int:

@@ -15,11 +15,13 @@ matters for the largest of them, and classifiers of images lost by it (half a po
 
 Cost: for every later chain, writing the model, running it and the original on as many inputs as layers are fitted to,
 O(N p (p + k)) for the moments of p features and k outputs, and O(p^3) for the fit. Where all the runs would cost more
-than about 2e11 multiplications, or be more than 8,192, there are fewer; where those would be too few, none.
+than about 2e11 multiplications, be more than 8,192 or, with loops, take more than about 20 seconds, there are fewer;
+where those would be too few, none.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +33,7 @@ from onnx_coreset.core.measure import spread
 from onnx_coreset.core.refit import Paired, Step, correction
 from onnx_coreset.edge.inputs import Feeder
 from onnx_coreset.edge.pairs import Reader, pairs
+from onnx_coreset.edge.patience import runs_within
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session, with_outputs
 from onnx_coreset.graph.cut import cut, written
 from onnx_coreset.graph.extract import extract
@@ -47,7 +50,7 @@ _FIT, _HOLD = 6, 7
 _LEAST_RUNS, _LEAST_ROWS = 6, 32
 _A_FEATURE = 4
 _HALVINGS = 4
-_MACS, _RUNS = 2 * 10**11, 8192
+_MACS, _RUNS, _SECONDS = 2 * 10**11, 8192, 20.0
 
 Moved = tuple[Array, Array]
 """What is added to the weights (k, p) and to the constant (k,) of a reader."""
@@ -192,6 +195,10 @@ def _run(
     ]
     cost = max(opened.facts.macs or 1, 1) * max(repeats, default=1)
     runs = int(min(_MACS // (2 * cost), _RUNS) // len(waiting))
+    if session.loops:
+        started = time.perf_counter()
+        session.run(feed)
+        runs = min(runs, runs_within(_SECONDS, 2 * len(waiting) * (time.perf_counter() - started)))
     if runs < _LEAST_RUNS:
         return None
     feeders = ((found.feeder, 0), found.held_back)

@@ -11,9 +11,9 @@ from onnx_coreset import __version__
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.domains import BoxDomain, EllipsoidDomain
 from onnx_coreset.core.layer import Columns, Features, Gated, HiddenLayer, Neurons
+from onnx_coreset.edge.differences import TensorError
 from onnx_coreset.edge.runtime import Provider
 from onnx_coreset.edge.statistics import as_float
-from onnx_coreset.edge.validation import TensorError
 from onnx_coreset.graph.skip import Skip
 from onnx_coreset.graph.space import Space
 from onnx_coreset.options import Options

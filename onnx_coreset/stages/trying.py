@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
 import time
 
 import numpy as np
 
 from onnx_coreset.edge.inputs import Feed, Feeder, batch_of
+from onnx_coreset.edge.patience import runs_within
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
 from onnx_coreset.edge.trials import CHANGES, Pair, changed_errors, largest_errors
 from onnx_coreset.edge.validation import runs_for
@@ -21,6 +21,7 @@ from onnx_coreset.statements import Shift, Statement
 _MACS = 10**11
 _LEAST, _FEWEST, _CHANGED = 64, 8, 256
 _SECONDS = 4.0
+_NUMBERS = 1 << 26
 
 
 def tried(
@@ -74,6 +75,9 @@ def _shifts(pair: Pair, opened: Opened, found: Sources, options: Options) -> tup
     runs = min(runs, _in_time(pair, feeder, options) // len(CHANGES))
     if runs == 0:
         return None
+    numbers = sum(value.size for value in feeder.feed(first, stream(options.seed, "shifts", 1)).values())
+    # The inputs of all runs are held at once.
+    runs = min(runs, max(_NUMBERS // max(numbers, 1), 1))
     feeds: list[Feed] = [feeder.feed(run, rng) for run in range(first, first + runs)]
     errors = changed_errors(pair, feeds, rng)
     if errors is None:
@@ -85,14 +89,13 @@ def _shifts(pair: Pair, opened: Opened, found: Sources, options: Options) -> tup
 
 
 def _in_time(pair: Pair, feeder: Feeder, options: Options) -> int:
-    """Return how many runs of both models take about four seconds: a power of two, so that it rarely varies."""
-    feed = feeder.feed(0, stream(options.seed, "outputs", 1))
-    pair.original.run(feed, list(pair.units))
+    """Return how many runs of both models take about four seconds."""
+    pair.original.run(feeder.feed(0, stream(options.seed, "outputs", 1)), list(pair.units))
     started = time.perf_counter()
+    feed = feeder.feed(0, stream(options.seed, "outputs", 1))
     for _ in pair.run(feed):
         pass
-    each = max(time.perf_counter() - started, 1e-6)
-    return int(2 ** math.floor(math.log2(max(_SECONDS / each, 1.0))))
+    return runs_within(_SECONDS, time.perf_counter() - started)
 
 
 def _runs(feeder: Feeder, samples: int, options: Options) -> int:

@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from onnx_coreset.edge import generate
 from onnx_coreset.edge.generate import generated
 from onnx_coreset.edge.inputs import Synthetic
 from onnx_coreset.edge.runtime import Session, choose
@@ -77,3 +78,13 @@ def test_other_models_write_nothing(model: onnx.ModelProto) -> None:
 def test_too_dear_a_model_writes_nothing() -> None:
     assert written(chain(LOGITS), affordable=31 * T**2 / 2) is None
     assert written(chain(LOGITS), affordable=33 * T**2 / 2) is not None
+
+
+def test_a_model_whose_loops_are_slow_writes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    def looping(self: Session) -> bool:
+        return True
+
+    monkeypatch.setattr(Session, "loops", property(looping, lambda *_: None), raising=False)
+    assert written(chain(LOGITS)) is not None
+    monkeypatch.setattr(generate, "_SECONDS", 0.0)
+    assert written(chain(LOGITS)) is None

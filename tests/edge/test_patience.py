@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from onnx_coreset.edge.patience import Impatient, Patience, uninterrupted
+from onnx_coreset.edge.patience import Impatient, Patience, runs_within, uninterrupted
 
 
 def test_an_interrupt_waits_until_the_context_ends() -> None:
@@ -45,6 +45,13 @@ def test_other_threads_leave_signals_alone() -> None:
     thread.start()
     thread.join()
     assert seen == [signal.getsignal(signal.SIGINT)]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "each", "runs"), [(4.0, 1.0, 4), (4.0, 0.9, 4), (4.0, 1.1, 2), (4.0, 9.0, 1), (1.0, 0.0, 2**19)]
+)
+def test_runs_in_a_time_are_a_power_of_two(seconds: float, each: float, runs: int) -> None:
+    assert runs_within(seconds, each) == runs
 
 
 class Options:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from api_models import array, built, mlp
 from onnx_coreset.edge import statistics
@@ -84,6 +85,31 @@ def test_there_are_no_more_runs_than_allowed() -> None:
     assert len(found) == 12 and len(collect(MODEL, ON_CPU, ["x"], one, 80, rng())["x"].rows) == 80
 
 
+def looping() -> onnx.ModelProto:
+    """Return the model with a loop of one round behind it."""
+    value = helper.make_tensor_value_info
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["c"], ["d"]), helper.make_node("Relu", ["v"], ["w"])],
+        "body",
+        [value("i", TensorProto.INT64, []), value("c", TensorProto.BOOL, []), value("v", F, None)],
+        [value("d", TensorProto.BOOL, []), value("w", F, None)],
+    )
+    copy = onnx.ModelProto()
+    copy.CopyFrom(MODEL)
+    copy.graph.initializer.append(numpy_helper.from_array(np.int64(1), "one"))
+    copy.graph.node.append(helper.make_node("Loop", ["one", "", "y"], ["z"], body=body))
+    copy.graph.output.append(value("z", F, None))
+    return copy
+
+
+def test_a_model_with_a_loop_is_run_as_often_as_there_is_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statistics, "runs_within", lambda *_: 4)
+    one = feeder((1, 4, 6))
+    # Four rows a run; without loops the clock is not asked.
+    for model, rows in ((looping(), 16), (MODEL, 80)):
+        assert len(collect(model, ON_CPU, ["h0"], one, 80, rng())["h0"].rows) == rows
+
+
 def test_rows_that_are_not_finite_are_left_out() -> None:
     x = np.ones((6, 1, 6), np.float32)
     x[[1, 4], 0, 2] = np.nan, np.inf
@@ -137,6 +163,17 @@ def test_a_large_input_gets_fewer_samples() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     ((batch, size),) = shapes(built(nodes, {"x": (F, ["N", 2**18])}, {"y": (F, ["N", 2**18])}, {})).values()
     assert batch < statistics.BATCH and batch * size <= statistics._BATCH_NUMBERS
+
+
+def test_unknown_axes_of_a_huge_input_are_short() -> None:
+    nodes = [helper.make_node("Relu", ["x"], ["y"])]
+    model = built(nodes, {"x": (F, [2, 2**20, "S"])}, {"y": (F, [2, 2**20, "S"])}, {})
+    assert shapes(model) == {"x": (2, 2**20, 8)}
+    # Unless it does not run so.
+    nodes = [helper.make_node("Gather", ["x", "last"], ["y"], axis=2)]
+    table = {"last": np.array([9], np.int64)}
+    model = built(nodes, {"x": (F, [2, 2**20, "S"])}, {"y": (F, [2, 2**20, 1])}, table)
+    assert shapes(model)["x"][2] > 9
 
 
 def test_no_shape_that_runs_is_a_refusal() -> None:

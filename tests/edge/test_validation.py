@@ -10,6 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from api_models import array, mlp, run, with_nodes
+from onnx_coreset.edge import validation
 from onnx_coreset.edge.inputs import Given, Synthetic
 from onnx_coreset.edge.provider import CPU
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
@@ -120,6 +121,12 @@ def test_runs_of_different_sizes_are_pooled() -> None:
     after = changed(b1=array(MODEL, "b1") + np.float32(1))
     (found,) = compared(after, feeder=Given(({"x": X[0]}, {"x": X[1][:3]}))).outputs
     assert found.rms == pytest.approx(1.0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("allowed", "samples"), [(1, 16), (2, 16), (3, 24), (100, 32)])
+def test_slow_models_are_run_fewer_times_but_twice(allowed: int, samples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(validation, "runs_within", lambda *_: allowed)
+    assert compared(MODEL).samples == samples
 
 
 @pytest.mark.parametrize("rank", [2, 3, 4])
