@@ -15,9 +15,10 @@ from onnx_coreset.core.certificates.depth import EndToEnd, FeedForward, Pair, ce
 from onnx_coreset.core.certificates.depth.attack import enclosed, surely
 from onnx_coreset.core.certificates.depth.deployed import computed
 from onnx_coreset.core.certificates.depth.ranges import ranges
-from onnx_coreset.core.certificates.depth.regions import region
+from onnx_coreset.core.certificates.depth.regions import Boxes, region
 from onnx_coreset.core.certificates.depth.search import Functions, Limits, prove
 from onnx_coreset.core.certificates.domains import BallDomain, BoxDomain, Domain, place
+from onnx_coreset.core.certificates.rounding import gamma
 from onnx_coreset.core.features import Neurons
 
 KINDS = ("plain", "zeros", "copies", "mirrored", "long", "huge", "tiny", "flat", "dead")
@@ -207,8 +208,8 @@ def test_inputs_that_are_off_count_as_much_as_the_weights_carry_them() -> None:
     net = FeedForward(
         (Neurons(p, np.ones(6), cases.RELU), Neurons(q, 100.0 + np.zeros(5), cases.RELU)), np.ones((2, 5)), np.zeros(2)
     )
-    far = (np.ones(4), np.full(6, 20.0), np.full(5, 300.0))
-    ends = [(np.zeros(6), np.full(6, 20.0)), (np.ones(5), np.full(5, 300.0))]
+    far = (np.ones((1, 4)), np.full((1, 6), 20.0), np.full((1, 5), 300.0))
+    ends = [(np.zeros((1, 6)), np.full((1, 6), 20.0)), (np.ones((1, 5)), np.full((1, 5), 300.0))]
     plain, moved = computed(net, far, ends), computed(net, far, ends, off=np.full(4, 1e-3))
     carried = np.abs(net.outgoing @ q @ p) @ np.full(4, 1e-3)
     assert np.all(moved - plain >= 0.999 * carried) and np.all(plain > 0) and np.all(plain < 1e-2)
@@ -248,13 +249,14 @@ def test_a_domain_of_other_inputs_is_refused(domain: Domain) -> None:
         certify_ends(pair, domain)
 
 
-def test_rounding_of_float32_stays_below_its_bound() -> None:
+@pytest.mark.parametrize("boxes", [1, 300])
+def test_rounding_of_float32_stays_below_its_bound(boxes: int) -> None:
     rng = np.random.default_rng(12)
     for trial in range(20):
         f = cases.functions(8, rng)[("Relu", "Tanh", "Gelu", "Sigmoid")[trial % 4]]
         whole = network("plain", (5, 8, 8, 8, 3), f, rng)
         pair = shrunk(single(whole), rng, 0.0)
-        found = certify_ends(pair, BoxDomain(-np.ones(5), np.ones(5)), rng, boxes=1)
+        found = certify_ends(pair, BoxDomain(-np.ones(5), np.ones(5)), rng, seconds=1.0, boxes=boxes)
         x = place(found.domain, cases.points(False, 100, 5, rng)).astype(np.float32)
         for net in (pair.before, pair.after):
             assert np.all(np.abs(as_single(net, x) - net(x.astype(np.float64))) <= found.rounding)
@@ -264,6 +266,61 @@ def test_rounding_of_float32_stays_below_its_bound() -> None:
 def single(net: FeedForward) -> FeedForward:
     hidden = tuple(Neurons(p.incoming.astype(np.float32), p.bias.astype(np.float32), p.activation) for p in net.hidden)
     return FeedForward(hidden, net.outgoing.astype(np.float32), net.constant.astype(np.float32))
+
+
+def test_rounding_of_coarse_numbers_stays_below_its_bound_on_every_part() -> None:
+    """Numbers of few bits, rounded after each operation, come within a few times of the bound."""
+    rng = np.random.default_rng(16)
+    unit, most = 2.0**-9, 0.0
+    for _ in range(30):
+        net = network("plain", (2, 4, 4, 2), cases.RELU, rng)
+        net = FeedForward(
+            tuple(Neurons(coarse(p.incoming), coarse(p.bias), p.activation) for p in net.hidden),
+            coarse(net.outgoing),
+            coarse(net.constant),
+        )
+        low = coarse(rng.standard_normal((3, 2)))
+        parts = Boxes(low, low + coarse(rng.uniform(0, 1, (3, 2))))
+        same = Pair.of(net, net, [np.arange(4)] * 2)
+        found = ranges(same, parts)
+        far = (found.far, *(layer.far[0] for layer in found.relaxed))
+        bound = computed(net, far, [band.before for band in found.bands], unit)
+        for part in range(3):
+            x = np.clip(coarse(grid(parts.low[part], parts.high[part], 9)), parts.low[part], parts.high[part])
+            h = x
+            for number, (W, b) in enumerate(net.affine):
+                total = np.zeros((len(x), len(b)))
+                for column in rng.permutation(W.shape[1]):
+                    total = coarse(total + coarse(h[:, [column]] * W[:, column]))
+                h = coarse(total + b)
+                h = np.maximum(h, 0.0) if number < net.depth else h
+            off = np.abs(h - net(x)).max(axis=0)
+            assert np.all(off <= bound[part])
+            most = max(most, float(np.max(off / bound[part])))
+    assert most > 0.2
+
+
+def coarse(values: Array) -> Array:
+    """Return numbers rounded to nine bits."""
+    fraction, power = np.frexp(values)
+    return np.asarray(np.ldexp(np.round(np.ldexp(fraction, 9)), power - 9))
+
+
+def test_what_rounds_in_front_of_neurons_that_are_off_does_not_get_through() -> None:
+    # The second layer is surely off: all that rounds is the sum of the outputs, of 0 and the constant 3.
+    first = Neurons(1e6 * np.ones((5, 2)), np.zeros(5), cases.RELU)
+    second = Neurons(-np.ones((4, 5)), -np.ones(4), cases.RELU)
+    net = FeedForward((first, second), np.ones((1, 4)), np.array([3.0]))
+    found = certify_ends(Pair.of(net, net, [np.arange(5), np.arange(4)]), BoxDomain(np.ones(2), np.full(2, 2.0)))
+    assert np.all(found.rounding <= 2 * 3.0 * gamma(5, 2.0**-24) * (1 + 1e-6))
+
+
+def test_halving_boxes_lets_less_rounding_through() -> None:
+    rng = np.random.default_rng(17)
+    pair = shrunk(single(network("plain", (2, 20, 20, 20, 20, 2), cases.RELU, rng)), rng, 0.0)
+    domain = BoxDomain(-20 * np.ones(2), 20 * np.ones(2))
+    once, often = (certify_ends(pair, domain, np.random.default_rng(0), boxes=boxes) for boxes in (1, 1000))
+    assert np.all(often.rounding <= once.rounding) and often.rounding.max() < 0.5 * once.rounding.max()
 
 
 def as_single(net: FeedForward, x: np.ndarray) -> np.ndarray:

@@ -11,8 +11,9 @@ from onnx_coreset.core.certificates.depth.attack import attack, starts
 from onnx_coreset.core.certificates.depth.backward import substitute
 from onnx_coreset.core.certificates.depth.deployed import SINGLE, computed
 from onnx_coreset.core.certificates.depth.networks import FeedForward, Pair
+from onnx_coreset.core.certificates.depth.ranges import Ranges
 from onnx_coreset.core.certificates.depth.regions import region
-from onnx_coreset.core.certificates.depth.search import Functions, Limits, Proof, output_rows, prove
+from onnx_coreset.core.certificates.depth.search import Besides, Functions, Limits, Proof, output_rows, prove
 from onnx_coreset.core.certificates.domains import BoxDomain, Domain, place
 from onnx_coreset.core.certificates.rounding import UNIT
 
@@ -22,6 +23,8 @@ _SLACK = 0.05
 _SHARE = 0.15
 _NOTHING = 1e-7
 """A difference this small, in units of the outputs, is what float32 adds: no box is halved for it."""
+_ROUNDING = 1e-4
+"""Nor for a rounding this small, some hundred operations' worth."""
 
 
 @dataclass(frozen=True)
@@ -83,19 +86,19 @@ def certify_ends(
     rng = np.random.default_rng(0) if rng is None else rng
     outputs, one = pair.before.outputs, np.eye(pair.before.outputs)
     found = attack(pair, domain, rng, seconds=_SHARE * seconds)
-    # Both signs: where the difference is large with one sign, a bound as large for the other one is good enough.
     with np.errstate(all="ignore"):
-        size = np.max(np.nan_to_num(np.abs(pair.before(found.worst))), axis=0)
+        size = np.max(np.nan_to_num(np.abs(pair.before(_points(pair.before, domain)))), axis=0)
+    # Both signs: where the difference is large with one sign, a bound as large for the other one is good enough.
     goal = np.tile(found.value * (1.0 + _SLACK) + _NOTHING * size, 2)
     functions = Functions(np.concatenate([-one, one]), np.concatenate([one, -one]), goal)
-    proof = prove(pair, region(domain), functions, Limits((1.0 - _SHARE) * seconds, boxes))
+    rounding = Besides(lambda ranges: _rounding(pair, ranges, unit, off), _SLACK * found.value + _ROUNDING * size)
+    proof = prove(pair, region(domain), functions, Limits((1.0 - _SHARE) * seconds, boxes), rounding)
     certified = np.maximum(np.maximum(proof.value[:outputs], proof.value[outputs:]), 0.0)
     before, after = _outputs(pair, proof)
     with np.errstate(all="ignore"):
         spread = np.maximum(after[1] - before[0], before[1] - after[0])
         certified = np.fmin(certified, np.maximum(spread + 2.0 * UNIT * np.abs(spread), 0.0))
-    rounding = _rounding(pair, proof, unit, off)
-    return EndToEnd(domain, certified, found.value, found.worst, rounding, before, after, proof.boxes)
+    return EndToEnd(domain, certified, found.value, found.worst, proof.besides, before, after, proof.boxes)
 
 
 def _fits(pair: Pair, domain: Domain) -> None:
@@ -119,13 +122,12 @@ def _outputs(pair: Pair, proof: Proof) -> tuple[tuple[Array, Array], tuple[Array
     return (-bottom, top), (-low, high)
 
 
-def _rounding(pair: Pair, proof: Proof, unit: float, off: Array | None) -> Array:
-    """Return what the rounding of both networks as they run adds at most."""
-    total = np.zeros(pair.before.outputs)
+def _rounding(pair: Pair, found: Ranges, unit: float, off: Array | None) -> Array:
+    """Return what the rounding of both networks as they run adds at most on each part of a region, shape (B, k)."""
+    total = np.zeros((found.region.parts, pair.before.outputs))
     for side, net in enumerate((pair.before, pair.after)):
-        far = (proof.root.far[0], *(layer.far[side][0] for layer in proof.root.relaxed))
-        bands = [(band.before, band.after)[side] for band in proof.root.bands]
-        total = total + computed(net, far, [(low[0], high[0]) for low, high in bands], unit, off)
+        far = (found.far, *(layer.far[side] for layer in found.relaxed))
+        total = total + computed(net, far, [(band.before, band.after)[side] for band in found.bands], unit, off)
     return total * (1.0 + 4.0 * UNIT)
 
 
@@ -164,7 +166,11 @@ def gaps(pair: Pair, domain: Domain, after: bool, seconds: float = 10.0, boxes: 
 
 def _sampled(net: FeedForward, domain: Domain) -> Array:
     """Return the largest y_i - y_j over some inputs of the domain, shape (k, k)."""
-    points = starts(net.inputs, not isinstance(domain, BoxDomain), np.random.default_rng(0))
     with np.errstate(all="ignore"):
-        y = net(place(domain, points))
+        y = net(_points(net, domain))
         return np.asarray(np.max(y[:, :, None] - y[:, None, :], axis=0))
+
+
+def _points(net: FeedForward, domain: Domain) -> Array:
+    """Return some inputs of the domain, shape (N, d)."""
+    return place(domain, starts(net.inputs, not isinstance(domain, BoxDomain), np.random.default_rng(0)))

@@ -21,7 +21,7 @@ from onnx_coreset.core.certificates.depth.tuning import Effort, tuned
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 from onnx_coreset.core.features import Neurons
 
-__all__ = ["Band", "Ranges", "affine_range", "ranges"]
+__all__ = ["Band", "Mask", "Ranges", "affine_range", "ranges"]
 
 Mask = NDArray[np.bool_]
 
