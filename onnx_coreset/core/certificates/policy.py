@@ -15,7 +15,7 @@ signs and y. That is relaxed to unit vectors V_a for signs (V_0 = e0 for the con
 while Z goes down the gradient -V (N (W, e0))^T and back to the columns' l1 balls, with momentum. Nothing here needs
 to be exact: any Z within the l1 balls and any positive multipliers give a bound, which is then evaluated rigorously.
 Outputs share the rows, so their products are one: O(K n d r) a step for K functions, and O(K n+ n- r) for the
-policies.
+policies. Where there are many positive terms, slopes follow the nearest ones alone (`nearest`).
 
 Source: the relaxation is that of Burer and Monteiro for sums of absolute values (Nesterov's pi/2 theorem); affine
 policies are those of Ben-Tal et al. 2004 for adjustable robust optimisation.
@@ -30,6 +30,7 @@ import numpy as np
 
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.certificates.forms import Form
+from onnx_coreset.core.certificates.nearest import free
 from onnx_coreset.core.certificates.relaxed import Relaxed, Signs, Single, relaxed, units
 
 __all__ = ["Policy", "descend", "project"]
@@ -125,16 +126,20 @@ def _either(first: Policy, second: Policy, chosen: Indices) -> Policy:
     return Policy(slopes[chosen, at], rows[chosen, at], columns[chosen, at], points[chosen, at], values)
 
 
-def _walk(state: Relaxed, vectors: Single, slopes: Single, steps: int, until: float) -> tuple[Single, Single]:
-    """Return the last slopes of descent, and those of the least value in its second half; `vectors` are changed."""
-    count = slopes.shape[0]
-    ahead = best = slopes
+def _walk(state: Relaxed, vectors: Single, start: Single, steps: int, until: float) -> tuple[Single, Single]:
+    """Return the last slopes of descent, and those of the least value in its second half; `vectors` are changed.
+
+    Descent moves the entries of Z that are free, (K, b, t); products take all of them.
+    """
+    count, moving = start.shape[0], free(state)
+    slopes = ahead = best = moving.of(start)
+    full = start.copy()
     old = least = np.full(count, np.inf, dtype=np.float32)
     pace, bend, most = np.ones((3, count), dtype=np.float32)
     for step in range(steps):
         if step >= _LEAST and time.monotonic() > until:
             break
-        reply = state.round(vectors, ahead)
+        reply = state.round(vectors, moving.place(ahead, full))
         if step % _EVERY == 0:
             most = np.maximum(most if step else 0.0 * most, reply.lengths.max(axis=1))
             bend = _bend(state, reply.lengths, most, vectors)
@@ -143,14 +148,14 @@ def _walk(state: Relaxed, vectors: Single, slopes: Single, steps: int, until: fl
             best = np.where(better[:, None, None], ahead, best)
             least = np.minimum(reply.value, least)
         vectors[:, 1:] = reply.vectors
-        gradient = -(reply.negative @ vectors.transpose(0, 2, 1))
+        gradient = -moving.of(reply.negative @ vectors.transpose(0, 2, 1))
         new = project(ahead - gradient / bend[:, None, None])
         # Momentum starts again where the value rose.
         pace = np.where(reply.value > old, np.float32(1.0), pace)
         after = 0.5 + np.sqrt(0.25 + pace**2)
         ahead = new + ((pace - 1.0) / after)[:, None, None] * (new - slopes)
         slopes, pace, old = new, after, reply.value
-    return slopes, project(best)
+    return moving.place(slopes, start.copy()), moving.place(project(best), start.copy())
 
 
 def _bend(state: Relaxed, lengths: Single, most: Single, vectors: Single) -> Single:
