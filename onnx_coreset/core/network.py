@@ -37,6 +37,18 @@ class Block:
     weights: tuple[Single, ...]
     biases: tuple[Single, ...]
 
+    def factors(self, x: NDArray[np.floating]) -> list[NDArray[np.floating]]:
+        """Return the values of each factor on inputs (N, d), shape (N, m), products in the inputs' precision."""
+        return [
+            f((x @ w.T.astype(x.dtype, copy=False) + b).astype(np.float64, copy=False)).astype(x.dtype, copy=False)
+            for f, w, b in zip(self.activations, self.weights, self.biases, strict=True)
+        ]
+
+    def __call__(self, x: NDArray[np.floating]) -> NDArray[np.floating]:
+        """Return the values of the neurons on inputs (N, d), shape (N, m)."""
+        values = self.factors(x)
+        return values[0] if len(values) == 1 else values[0] * values[1]
+
 
 @dataclass(frozen=True)
 class Network:
@@ -78,13 +90,9 @@ class Network:
         """Return the outputs (N, k), in float64, of inputs (N, d)."""
         parts = []
         for start in range(0, len(x), rows):
-            h = np.asarray(x[start : start + rows], dtype=np.float64)
+            h: NDArray[np.floating] = np.asarray(x[start : start + rows], dtype=np.float64)
             for block in self.blocks:
-                values = [
-                    f(h @ w.T.astype(np.float64) + b)
-                    for f, w, b in zip(block.activations, block.weights, block.biases, strict=True)
-                ]
-                h = values[0] if len(values) == 1 else values[0] * values[1]
+                h = block(h)
             parts.append(h @ self.outgoing.T.astype(np.float64) + self.constant)
         return np.concatenate(parts)
 
@@ -129,11 +137,7 @@ def outputs(network: Network, x: Single) -> Single:
     """Run the network on inputs (N, d) and remember nothing. O(N size)."""
     h = x
     for block in network.blocks:
-        values = [
-            f((h @ w.T + b).astype(np.float64)).astype(np.float32)
-            for f, w, b in zip(block.activations, block.weights, block.biases, strict=True)
-        ]
-        h = values[0] if len(values) == 1 else values[0] * values[1]
+        h = block(h)
     return h @ network.outgoing.T + network.constant
 
 

@@ -5,7 +5,6 @@ Both layers are read from their graphs, so that every weight is the number in th
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
@@ -20,7 +19,7 @@ from onnx_coreset.core.certificates.domains import contains
 from onnx_coreset.core.domains import EllipsoidDomain
 from onnx_coreset.core.layer import Coreset, HiddenLayer, shrink
 from onnx_coreset.core.measure import Errors, spread
-from onnx_coreset.edge.threads import one_thread
+from onnx_coreset.edge.threads import cores, one_thread
 from onnx_coreset.graph.extract import shrunk, the_space
 from onnx_coreset.graph.lens import read
 from onnx_coreset.graph.model.codec import decode
@@ -54,7 +53,7 @@ def certificate(
     """
     # The products are small: threads share the outputs, and BLAS has one each.
     with one_thread(), np.errstate(all="ignore"):
-        workers = threads or os.cpu_count() or 1
+        workers = threads or cores()
         return certify(before, after, domain, effort, rng, seconds, unit, workers)
 
 
