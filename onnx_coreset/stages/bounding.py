@@ -1,6 +1,8 @@
 """Widths by the number that is proven: the least one whose certified error meets eps.
 
 The certificate of a width is the cheap one, with no limit of time, so that the same run gives the same widths again.
+It ends as soon as one output is known to err too much, or none can: where widths are certified anyway, what is proven
+of the one that was chosen is made better there.
 """
 
 from __future__ import annotations
@@ -30,8 +32,9 @@ def proof_of(
     unit: float,
     inputs: LayerInputs,
     options: Options,
+    enough: float,
 ) -> Proof | None:
-    """Return what can cheaply be proven of a coreset; None where nothing can.
+    """Return what can cheaply be proven of a coreset, as far as it decides whether that is enough; None: nothing.
 
     Args:
         layer: The layer.
@@ -41,12 +44,16 @@ def proof_of(
         unit: Largest relative error of one operation of the layer as it runs.
         inputs: Samples of its inputs, with their domain.
         options: What was asked.
+        enough: What the bound is to stay below.
     """
     after = as_stored(alone, name, layer, coreset)
-    found = certificate(layer, after, inputs.stated.domain, "fast", stream(options.seed, name, _BOUND), unit)
+    scale = scales(layer, as_float(inputs.fresh))
+    rng = stream(options.seed, name, _BOUND)
+    # Less than is enough: what is left of it in the units of each output is rounded.
+    goal = enough * scale * (1.0 - _MARGIN)
+    found = certificate(layer, after, inputs.stated.domain, "fast", rng, unit, enough=goal)
     if found is None:
         return None
-    scale = scales(layer, as_float(inputs.fresh))
     exact, attacked = found.certified / scale, found.attacked / scale
     certified = exact + found.rounding / scale
     return Proof(inputs.stated, certified, exact, attacked, float(attacked.max(initial=0.0)), 0)
@@ -77,7 +84,7 @@ def least_proven(
 
     def meets(width: int) -> bool:
         if width not in known:
-            known[width] = proof_of(layer, found.at(width), alone, name, unit, inputs, options)
+            known[width] = proof_of(layer, found.at(width), alone, name, unit, inputs, options, eps * scale)
         proof = known[width]
         return proof is not None and proof.bound / scale <= eps
 

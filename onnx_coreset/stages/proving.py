@@ -38,6 +38,7 @@ def certificate(
     unit: float,
     seconds: float = float("inf"),
     threads: int | None = None,
+    enough: Array | None = None,
 ) -> Certificate | None:
     """Return the certificate of a layer and its narrower self on the domain of its inputs.
 
@@ -50,11 +51,12 @@ def certificate(
         unit: Largest relative error of one operation of the layer as it runs.
         seconds: When to stop.
         threads: How many threads share the outputs; None for as many as there are cores.
+        enough: What errors are to stay below, shape (k,); as small as can be unless it is given.
     """
     # The products are small: threads share the outputs, and BLAS has one each.
     with one_thread(), np.errstate(all="ignore"):
         workers = threads or cores()
-        return certify(before, after, domain, effort, rng, seconds, unit, workers)
+        return certify(before, after, domain, effort, rng, seconds, unit, workers, enough)
 
 
 def unit_of(space: Space) -> float:

@@ -85,6 +85,7 @@ def certify(
     seconds: float = float("inf"),
     unit: float = SINGLE,
     workers: int = 1,
+    enough: Array | None = None,
 ) -> Certificate | None:
     """Return how far apart two layers are for every input of a domain.
 
@@ -98,6 +99,8 @@ def certify(
         unit: Largest relative error of one operation of the networks as they run.
         workers: Threads that share the outputs. The products are small: with one thread of BLAS each they take a
             tenth of the time that several threads of BLAS on a busy machine do.
+        enough: What the certified error, rounding included, is to stay below, shape (k,): dense neurons whose bound
+            does are left alone, and nothing more is spent once one surely does not.
 
     Returns:
         The certificate, or None where features are of a kind that is not known.
@@ -112,7 +115,7 @@ def certify(
         return None
     rng = np.random.default_rng(0) if rng is None else rng
     started = time.monotonic()
-    parts = []
+    parts: list[Certificate] = []
     for index, (old, new) in enumerate(pairs):
         rounding = deployed(old, domain, unit) + deployed(new, domain, unit)
         deadline = started + seconds * (index + 1) / len(pairs)
@@ -120,10 +123,13 @@ def certify(
         mixed = None if plain else mixture(old, new, domain)
         joined = difference(old, new, domain) if mixed is None else dense(mixed, _MOST_DENSE)
         if joined is not None:
-            parts.append(_made(domain, *proven(joined, domain, _PLANS[effort], rng, deadline, workers), rounding))
+            begin = sum(part.certified.size for part in parts)
+            goal = None if enough is None else enough[begin : begin + rounding.size] - rounding
+            found = proven(joined, domain, _PLANS[effort], rng, deadline, workers, goal)
+            parts.append(_made(domain, *found, rounding))
         elif mixed is not None:
-            found = bounded(mixed, domain, _WORK[effort], rng, deadline)
-            parts.append(_made(domain, found.bounds, found.attack, rounding))
+            other = bounded(mixed, domain, _WORK[effort], rng, deadline)
+            parts.append(_made(domain, other.bounds, other.attack, rounding))
     return parts[0] if len(parts) == 1 else _joined(parts, domain)
 
 

@@ -9,6 +9,7 @@ where the relaxations are worst.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -19,7 +20,7 @@ import numpy as np
 from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.certificates.affine import affine, scaled
 from onnx_coreset.core.certificates.attack import Attack, attack
-from onnx_coreset.core.certificates.depth.single import halved
+from onnx_coreset.core.certificates.depth.single import few, halved
 from onnx_coreset.core.certificates.difference import Difference
 from onnx_coreset.core.certificates.domains import Domain
 from onnx_coreset.core.certificates.forms import Form, even, interval, local
@@ -63,7 +64,13 @@ Make = Callable[[Difference], _Terms]
 
 
 def proven(
-    layer: Difference, domain: Domain, plan: Plan, rng: np.random.Generator, deadline: float, workers: int
+    layer: Difference,
+    domain: Domain,
+    plan: Plan,
+    rng: np.random.Generator,
+    deadline: float,
+    workers: int,
+    enough: Array | None = None,
 ) -> tuple[Mapping[str, Array], Attack]:
     """Return upper bounds of D and -D by name, shape (2 k,) each, and the worst inputs found.
 
@@ -74,29 +81,39 @@ def proven(
         rng: For the starts of descent and search.
         deadline: When to stop, on the clock of `time.monotonic`; a last step may take longer.
         workers: Threads that share the outputs.
+        enough: What bounds of |D| are to stay below, shape (k,): nothing is spent on outputs that do, and nothing more
+            on any once one is known not to. Where it is not given all bounds are made as small as can be.
     """
     started = time.monotonic()
     left = deadline - started
     bounds = _cheap(layer, started + _CHEAP * left, workers)
     starts: dict[int, Array] = {}
     makers = _makers(layer)
+    bounds |= {name: np.full(2 * layer.outputs, np.inf) for name in (*(f"affine {name}" for name in makers), "halved")}
+    goal = np.full(2 * layer.outputs, -np.inf) if enough is None else np.tile(enough, 2)
+    if enough is not None:
+        early = attack(layer, domain, *plan.search, rng)
+        if np.any(early.value > enough):
+            return bounds, early
     spare = workers * (started + _SHARE * left - time.monotonic())
-    chosen = _chosen(layer, makers, _least(bounds), rng, spare) if spare > 0 else []
+    chosen = _chosen(layer, makers, _least(bounds), rng, spare) if spare > 0 and np.any(_least(bounds) > goal) else []
     for count, name in enumerate(chosen):
         now = time.monotonic()
         until = now + (started + _SHARE * left - now) / (len(chosen) - count)
-        found = _spend(layer, makers[name], _least(bounds), plan, rng, until, workers, starts)
-        bounds[f"affine {name}"] = found
-    bounds |= {f"affine {name}": np.full(2 * layer.outputs, np.inf) for name in makers if name not in chosen}
+        # The last one decides, unless boxes are halved after it.
+        final = count == len(chosen) - 1 and not few(layer)
+        spent = _Spent(plan, rng, until, workers, starts, goal, final)
+        bounds[f"affine {name}"] = _spend(layer, makers[name], _least(bounds), spent)
     steps, restarts = plan.search
     best = _least(bounds)
     order = np.argsort(-np.maximum(best[: layer.outputs], best[layer.outputs :]), kind="stable")
     worst = attack(layer, domain, steps, restarts, rng, starts, deadline, order)
     bounds["halved"] = best
     # Where the search all but reaches what is proven, no box is halved.
-    if np.any(np.maximum(best[: layer.outputs], best[layer.outputs :]) > _CLOSE * worst.value):
+    close = np.maximum(np.tile(worst.value, 2) * _CLOSE, goal)
+    if np.any(best > close):
         seconds = _HALVED * max(0.0, deadline - time.monotonic())
-        bounds["halved"] = halved(layer, best, seconds, plan.boxes, np.tile(worst.value, 2) * _CLOSE)
+        bounds["halved"] = halved(layer, best, seconds, plan.boxes, close)
     return bounds, worst
 
 
@@ -221,30 +238,43 @@ def _bounds(
     return _clean(total + 8.0 * np.finfo(np.float64).eps * np.abs(total)), points
 
 
-def _spend(
-    layer: Difference,
-    make: Make,
-    best: Array,
-    plan: Plan,
-    rng: np.random.Generator,
-    until: float,
-    workers: int,
-    starts: dict[int, Array],
-) -> Array:
-    """Return affine bounds of a form, those of the largest bounds first, until a time; points go to `starts`."""
-    outputs = layer.outputs
-    steps, rank = plan.ball if layer.frame.ball else plan.box
+@dataclass(frozen=True)
+class _Spent:
+    """How policies are sought: the plan, a source of randomness, until when, by how many threads, and what for.
+
+    Attributes:
+        starts: Takes points to start an attack from, by function.
+        goal: Functions below it are left alone, shape (2 k,).
+        final: Whether an output that stays above its goal ends the search for the others.
+    """
+
+    plan: Plan
+    rng: np.random.Generator
+    until: float
+    workers: int
+    starts: dict[int, Array]
+    goal: Array
+    final: bool
+
+
+def _spend(layer: Difference, make: Make, best: Array, spent: _Spent) -> Array:
+    """Return affine bounds of a form, those of the largest bounds first, until a time."""
+    outputs, until, workers = layer.outputs, spent.until, spent.workers
+    steps, rank = spent.plan.ball if layer.frame.ball else spent.plan.box
     found = np.full(2 * outputs, np.inf)
     order = np.argsort(-np.maximum(best[:outputs], best[outputs:]), kind="stable")
+    above = np.asarray(np.any((best > spent.goal).reshape(2, -1), axis=0))
+    order = order[above[order]]
     each = _policies(make(_some(layer, order[:1])).form) + layer.low.size * rank
     size = int(np.clip(_MOST // max(2 * each, 1), 1, _TOGETHER))
-    parts = [order[begin : begin + size] for begin in range(0, outputs, size)]
-    generators = rng.spawn(len(parts))
+    parts = [order[begin : begin + size] for begin in range(0, order.size, size)]
+    generators = spent.rng.spawn(len(parts))
     room = _KEPT // max(layer.frame.rows.shape[1], 1)
+    missed = threading.Event()
 
     def work(index: int) -> None:
         now = time.monotonic()
-        if now >= until:
+        if now >= until or missed.is_set():
             return
         own = parts[index]
         both = np.concatenate([own, outputs + own])
@@ -254,9 +284,11 @@ def _spend(
         limit = now + (until - now) * workers / (len(parts) - index)
         values, where = _bounds(terms, layer.frame.ball, np.arange(both.size), steps, rank, generators[index], limit)
         found[both] = values
+        if spent.final and np.isfinite(spent.goal).all() and np.any(np.fmin(values, best[both]) > spent.goal[both]):
+            missed.set()
         for function, points in zip(both.tolist(), where, strict=True):
-            if function not in starts and 8 * len(starts) < room:
-                starts[function] = points
+            if function not in spent.starts and 8 * len(spent.starts) < room:
+                spent.starts[function] = points
 
     with ThreadPoolExecutor(workers) as pool:
         list(pool.map(work, range(len(parts))))

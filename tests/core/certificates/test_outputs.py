@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from certificate_cases import functions, inputs, layer, of, shrunk
-from onnx_coreset.core.certificates import BallDomain, BoxDomain, certify
+from onnx_coreset.core.certificates import BallDomain, BoxDomain, Certificate, certify
 from onnx_coreset.core.certificates.attack import attack, surely
 from onnx_coreset.core.certificates.forms import local
 from onnx_coreset.core.certificates.kinks import broken, kinked
@@ -113,3 +113,40 @@ def test_a_form_that_would_not_reach_all_outputs_is_left_to_a_cheaper_one() -> N
     in_haste, _ = proven(difference, domain, plan, rng, time.monotonic() + 0.3, 1)
     assert not np.isfinite(in_haste["affine broken"]).any()
     assert np.isfinite(in_haste["shared"]).all()
+
+
+def test_with_a_goal_only_what_decides_is_made_small() -> None:
+    rng = np.random.default_rng(5)
+    before, domain = layer("plain", 60, 30, 12, rng), BallDomain(np.zeros(30), 3.0)
+    after = shrunk(before, rng)
+    every = certify(before, after, domain, "fast", np.random.default_rng(0))
+    assert every is not None
+
+    def bounded(enough: np.ndarray) -> Certificate:
+        found = certify(before, after, domain, "fast", np.random.default_rng(0), enough=enough)
+        assert found is not None and np.all(found.attacked <= found.certified)
+        return found
+
+    cheap = np.min([every.bounds[name] for name in ("interval", "linear even", "linear local", "shared")], axis=0)
+    tight = every.certified + every.rounding
+    # Half of the outputs are below their goals by what is cheap: nothing is spent on them, and enough on the others.
+    goal = np.where(np.arange(12) < 6, 1.01 * cheap + every.rounding, 1.05 * tight)
+    found = bounded(goal)
+    assert np.all(found.certified + found.rounding <= goal)
+    assert not np.isfinite(found.bounds["affine even"][:6]).any() and np.isfinite(found.bounds["affine even"][6:]).all()
+    # One that surely errs more ends it before anything is spent, and one that cannot be shown not to ends it soon.
+    sure = bounded(np.where(np.arange(12) == 3, 0.9 * every.attacked, 1.05 * tight))
+    assert not np.isfinite(sure.bounds["affine even"]).any() and sure.attacked[3] > 0.9 * every.attacked[3]
+    unsure = bounded(0.5 * (every.attacked + every.rounding + tight))
+    assert np.any(unsure.certified + unsure.rounding > 0.5 * (every.attacked + every.rounding + tight))
+
+
+def test_with_a_goal_few_inputs_are_halved_until_it_is_met() -> None:
+    rng = np.random.default_rng(6)
+    before, domain = layer("plain", 30, 2, 3, rng), BoxDomain(-np.ones(2), np.ones(2))
+    after = shrunk(before, rng)
+    every = certify(before, after, domain, "tight", np.random.default_rng(0))
+    assert every is not None
+    goal = 1.05 * every.attacked + every.rounding
+    found = certify(before, after, domain, "fast", np.random.default_rng(0), enough=goal)
+    assert found is not None and np.all(found.certified + found.rounding <= goal)

@@ -27,7 +27,7 @@ from onnx_coreset.core.certificates.depth.curves import Curves, curves
 from onnx_coreset.core.certificates.difference import Difference
 from onnx_coreset.core.certificates.rounding import TINY, UNIT, gamma
 
-__all__ = ["FEW", "halved"]
+__all__ = ["FEW", "few", "halved"]
 
 FEW = 16
 """Most inputs that vary for which boxes are halved."""
@@ -80,6 +80,11 @@ class _Quadratic:
     curved: Array
     rest: Array
     blame: Array
+
+
+def few(layer: Difference) -> bool:
+    """Return whether few enough inputs of a difference vary for boxes of them to be halved."""
+    return int(np.count_nonzero(np.any(layer.frame.rows != 0, axis=0))) <= FEW
 
 
 def halved(
