@@ -47,7 +47,14 @@ class Found:
     attack: Attack
 
 
-def bounded(layer: Mixture, domain: Domain, work: Work, rng: np.random.Generator, deadline: float) -> Found:
+def bounded(
+    layer: Mixture,
+    domain: Domain,
+    work: Work,
+    rng: np.random.Generator,
+    deadline: float,
+    enough: Array | None = None,
+) -> Found:
     """Return bounds of a difference of any features, and an attack.
 
     Args:
@@ -56,6 +63,8 @@ def bounded(layer: Mixture, domain: Domain, work: Work, rng: np.random.Generator
         work: How much is spent.
         rng: For the starts.
         deadline: On the clock of `time.monotonic`: after it nothing more is begun.
+        enough: What bounds of |D| are to stay below, shape (k,): nothing is spent on outputs that do, and nothing more
+            on any once one is known not to.
 
     Returns:
         The bounds, each sound on its own; infinite where a feature's range is or time was up.
@@ -68,11 +77,21 @@ def bounded(layer: Mixture, domain: Domain, work: Work, rng: np.random.Generator
     starts = np.zeros((2 * outputs, 0, layer.inputs))
     gated = tuple(term for term in layer.terms if is_product(term))
     if gated:
-        others = tuple(term for term in layer.terms if not is_product(term))
+        bounds["quadratic"] = np.full(2 * outputs, np.inf)
+    if enough is not None:
+        early = search(layer, domain, work.climb, work.restarts, rng, starts, order, deadline)
+        if np.any(early.value > enough):
+            return Found(bounds, early)
+    if gated:
+        rest = _sum(fixed, ranges(tuple(term for term in layer.terms if not is_product(term)), outputs))
         until = started + _SHARE * (deadline - started)
+        goal = np.full(2 * outputs, -np.inf)
+        if enough is not None:
+            # Where ranges say enough, anything will do.
+            goal = np.where(bounds["interval"] <= np.tile(enough, 2), np.inf, np.tile(enough, 2) - rest)
         # All gated neurons in one form: those of either layer cancel.
-        values, starts = quadratic(products(gated), order, work.steps, work.rank, rng, until)
-        bounds["quadratic"] = _sum(_sum(fixed, ranges(others, outputs)), values)
+        values, starts = quadratic(products(gated), order, work.steps, work.rank, rng, until, goal)
+        bounds["quadratic"] = _sum(rest, values)
     return Found(bounds, search(layer, domain, work.climb, work.restarts, rng, starts, order, deadline))
 
 

@@ -99,8 +99,8 @@ def certify(
         unit: Largest relative error of one operation of the networks as they run.
         workers: Threads that share the outputs. The products are small: with one thread of BLAS each they take a
             tenth of the time that several threads of BLAS on a busy machine do.
-        enough: What the certified error, rounding included, is to stay below, shape (k,): dense neurons whose bound
-            does are left alone, and nothing more is spent once one surely does not.
+        enough: What the certified error, rounding included, is to stay below, shape (k,): outputs whose bound does are
+            left alone, and nothing more is spent once one does not.
 
     Returns:
         The certificate, or None where features are of a kind that is not known.
@@ -122,13 +122,13 @@ def certify(
         plain = isinstance(old.features, Neurons) and isinstance(new.features, Neurons)
         mixed = None if plain else mixture(old, new, domain)
         joined = difference(old, new, domain) if mixed is None else dense(mixed, _MOST_DENSE)
+        begin = sum(part.certified.size for part in parts)
+        goal = None if enough is None else enough[begin : begin + rounding.size] - rounding
         if joined is not None:
-            begin = sum(part.certified.size for part in parts)
-            goal = None if enough is None else enough[begin : begin + rounding.size] - rounding
             found = proven(joined, domain, _PLANS[effort], rng, deadline, workers, goal)
             parts.append(_made(domain, *found, rounding))
         elif mixed is not None:
-            other = bounded(mixed, domain, _WORK[effort], rng, deadline)
+            other = bounded(mixed, domain, _WORK[effort], rng, deadline, goal)
             parts.append(_made(domain, other.bounds, other.attack, rounding))
     return parts[0] if len(parts) == 1 else _joined(parts, domain)
 

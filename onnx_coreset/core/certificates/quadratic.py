@@ -62,7 +62,13 @@ class _Found:
 
 
 def quadratic(
-    ready: Products, order: Indices, steps: int, rank: int, rng: np.random.Generator, until: float
+    ready: Products,
+    order: Indices,
+    steps: int,
+    rank: int,
+    rng: np.random.Generator,
+    until: float,
+    goal: Array | None = None,
 ) -> tuple[Array, Array]:
     """Return what sums of products are at most, and where they may be so.
 
@@ -73,6 +79,8 @@ def quadratic(
         rank: Number of columns r of V.
         rng: Where ascent starts, and for rounding its points.
         until: When no further outputs are begun, on the clock of `time.monotonic`.
+        goal: What the functions are to stay below, shape (2 k,): those where it is infinite are left alone, and once
+            one is above a finite one, all others are. As small as can be where it is minus infinity, or not given.
 
     Returns:
         Bounds, shape (2 k,), slack included and infinite where time was up, and points y of the domain, shape (2 k,
@@ -83,11 +91,15 @@ def quadratic(
     arrays = (ready.gate, ready.up, ready.weights, ready.rest, ready.value, ready.slope, ready.half, ready.flat)
     if not all(np.isfinite(array).all() for array in arrays):
         return bounds, points[:, :0]
+    goal = np.full(2 * outputs, -np.inf) if goal is None else goal
     part = int(np.clip(_TOGETHER // (2 * rank * (ready.value.size + size)), 1, outputs))
     for begin in range(0, outputs, part):
         if time.monotonic() > until:
             break
         both = np.concatenate([order[begin : begin + part], outputs + order[begin : begin + part]])
+        both = both[goal[both] < np.inf]
+        if not both.size:
+            continue
         found = _solve(ready, both, steps, rank, rng, until)
         drawn = rng.standard_normal((found.points.shape[2], _STARTS))
         # The constant's own direction counts 1: the sign of the first coordinate is known.
@@ -99,6 +111,8 @@ def quadratic(
             if time.monotonic() > until:
                 break
             bounds[index] = _evaluate(ready, int(index), found, place) * ready.unit[index] + ready.slack[index]
+        if np.any((bounds[both] > goal[both]) & np.isfinite(goal[both])):
+            break
     bounds = bounds + 8.0 * np.finfo(np.float64).eps * np.abs(bounds)
     return np.where(np.isnan(bounds), np.inf, bounds), points
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from certificate_cases import DOMAINS, KINDS, domain, functions, inputs, named
 from feature_cases import FEATURES, activation, anything, fewer, polished
 from onnx_coreset.core.arrays import Array
-from onnx_coreset.core.certificates import BallDomain, BoxDomain, Domain, certify
+from onnx_coreset.core.certificates import BallDomain, BoxDomain, Certificate, Domain, certify, quadratic
 from onnx_coreset.core.certificates.domains import contains
 from onnx_coreset.core.certificates.mixture import mixture, surely
 from onnx_coreset.core.layer import Columns, Gated, HiddenLayer, Neurons, Readout
@@ -200,3 +200,30 @@ def test_a_value_on_a_jump_counts_for_nothing() -> None:
     where = BallDomain(np.zeros(2), 1.0)
     found = surely(mixture(before, after, where), where, np.array([[0.3, -0.3], [0.3, 0.3]]))
     assert found[0, 0] == 0.0 and found[1, 0] > 0.99
+
+
+def test_with_a_goal_only_what_decides_is_made_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    # One output at a time.
+    monkeypatch.setattr(quadratic, "_TOGETHER", 1)
+    rng = np.random.default_rng(9)
+    before = anything("gated", "plain", 12, 5, 6, rng, named("Silu"))
+    after, where = polished(fewer(before, rng), rng), BallDomain(np.zeros(5), 2.0)
+
+    def bounded(enough: Array | None) -> Certificate:
+        found = certify(before, after, where, "fast", np.random.default_rng(0), enough=enough)
+        assert found is not None and np.all(found.attacked <= found.certified)
+        return found
+
+    every = bounded(None)
+    ranged, tight = every.bounds["interval"], every.certified
+    # The first half is below its goals by ranges alone.
+    goal = np.where(np.arange(6) < 3, 1.01 * ranged, 1.05 * tight) + every.rounding
+    found = bounded(goal)
+    assert np.all(found.certified + found.rounding <= goal)
+    assert not np.isfinite(found.bounds["quadratic"][:3]).any() and np.isfinite(found.bounds["quadratic"][3:]).all()
+    sure = bounded(np.where(np.arange(6) == 2, 0.9 * every.attacked, 1.05 * tight + every.rounding))
+    assert not np.isfinite(sure.bounds["quadratic"]).any()
+    # Just below what can be shown: nothing that is found says no, and the first bound that does ends it.
+    unsure = bounded(0.999 * tight + every.rounding)
+    assert np.all(every.attacked < 0.999 * tight) and np.any(unsure.certified > 0.999 * tight)
+    assert np.isfinite(unsure.bounds["quadratic"]).sum() == 1
