@@ -12,7 +12,7 @@ import certificate_cases as cases
 from onnx_coreset.core.activations.program import Activation
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.depth import EndToEnd, FeedForward, Pair, certify_ends, gaps
-from onnx_coreset.core.certificates.depth.attack import enclosed, surely
+from onnx_coreset.core.certificates.depth.attack import _fitting, attack, enclosed, surely
 from onnx_coreset.core.certificates.depth.deployed import computed
 from onnx_coreset.core.certificates.depth.ranges import ranges
 from onnx_coreset.core.certificates.depth.regions import Boxes, region
@@ -224,6 +224,24 @@ def exact(net: FeedForward, x: Array) -> list[Fraction]:
         ]
         h = [max(v, Fraction(0)) for v in h] if number < net.depth else h
     return h
+
+
+@pytest.mark.parametrize(
+    ("rounds", "plan"),
+    [(1e9, (8, 40)), (320.0, (8, 40)), (160.0, (8, 20)), (40.0, (2, 20)), (16.0, (1, 16)), (0.5, (1, 4))],
+)
+def test_a_short_search_has_fewer_starts_and_then_fewer_steps(rounds: float, plan: tuple[int, int]) -> None:
+    assert _fitting(8, 40, rounds) == plan
+
+
+def test_a_short_search_of_many_inputs_finds_half_of_what_a_long_one_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(18)
+    pair = shrunk(network("plain", (300, 80, 80, 80, 5), cases.RELU, rng), rng, 0.3)
+    domain = BoxDomain(-np.ones(300), np.ones(300))
+    long = attack(pair, domain, np.random.default_rng(0)).value
+    monkeypatch.setattr("onnx_coreset.core.certificates.depth.attack._fitting", lambda *_: (1, 6))
+    short = attack(pair, domain, np.random.default_rng(0)).value
+    assert np.all(short >= 0.25 * long) and short.mean() > 0.5 * long.mean()
 
 
 def test_signs_of_gaps_are_never_claimed_wrongly_and_often_found() -> None:

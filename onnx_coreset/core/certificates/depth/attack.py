@@ -25,6 +25,8 @@ _FIRST = 1.0
 _LAST = 0.01
 _SAMPLES = 2000
 _MOST = 4_000_000
+_PRODUCTS = 200_000_000
+_FEW_STEPS, _LEAST_STEPS = 16, 4
 
 
 @dataclass(frozen=True)
@@ -114,14 +116,16 @@ def attack(
     until = time.monotonic() + seconds
     size, outputs = pair.before.inputs, pair.before.outputs
     ball = not isinstance(domain, BoxDomain)
-    points = starts(size, ball, rng)
+    points = starts(size, ball, rng, pair.before.size + pair.after.size)
     with np.errstate(all="ignore"):
         x = place(domain, points)
         apart = np.nan_to_num(pair.after(x) - pair.before(x))
-    sign = np.repeat(np.concatenate([np.eye(outputs), -np.eye(outputs)]), restarts, axis=0)
-    order = np.argsort(-(apart @ sign[::restarts].T), axis=0)[:restarts]
-    y = points[order.T.ravel()]
+    sides = np.concatenate([np.eye(outputs), -np.eye(outputs)])
+    order = np.argsort(-(apart @ sides.T), axis=0)
     scale = _scale(domain, size)
+    each = _each(pair, domain, points[order[0]], sides)
+    restarts, steps = _fitting(restarts, steps, (until - time.monotonic()) / each)
+    sign, y = np.repeat(sides, restarts, axis=0), points[order[:restarts].T.ravel()]
     best, reached = y.copy(), np.full(len(y), -np.inf)
     for step in range(steps):
         with np.errstate(all="ignore"):
@@ -140,9 +144,35 @@ def attack(
     return Found(inputs[chosen], values[chosen, np.arange(outputs)])
 
 
-def starts(size: int, ball: bool, rng: np.random.Generator) -> Array:
-    """Return random points of the unit ball or box, corners among them, shape (N, d)."""
-    count = max(16, min(_SAMPLES, _MOST // size))
+def _each(pair: Pair, domain: Domain, y: Array, sign: Array) -> float:
+    """Return how many seconds a step from one start for every output and sign takes."""
+    begun = time.monotonic()
+    x = place(domain, y)
+    with np.errstate(all="ignore"):
+        for net in (pair.before, pair.after):
+            net(x)
+            _gradient(net, x, sign)
+    return max(time.monotonic() - begun, 1e-6)
+
+
+def _fitting(restarts: int, steps: int, rounds: float) -> tuple[int, int]:
+    """Return how many starts and steps fit into as many rounds of one step: fewer starts first, then fewer steps."""
+    if rounds >= restarts * steps:
+        return restarts, steps
+    restarts = int(np.clip(rounds / min(steps, _FEW_STEPS), 1, restarts))
+    return restarts, int(np.clip(rounds / restarts, _LEAST_STEPS, steps))
+
+
+def starts(size: int, ball: bool, rng: np.random.Generator, cost: int) -> Array:
+    """Return random points of the unit ball or box, corners among them, shape (N, d).
+
+    Args:
+        size: Number of inputs d.
+        ball: Whether the ball is meant.
+        rng: Where they come from.
+        cost: Weights that each point meets: of large networks there are fewer.
+    """
+    count = max(16, min(_SAMPLES, _MOST // size, _PRODUCTS // max(cost, 1)))
     drawn = rng.standard_normal((count, size))
     if ball:
         return np.asarray(drawn / np.maximum(np.linalg.norm(drawn, axis=1, keepdims=True), 1e-300))

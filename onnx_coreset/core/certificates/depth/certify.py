@@ -20,7 +20,7 @@ from onnx_coreset.core.certificates.rounding import UNIT
 __all__ = ["EndToEnd", "certify_ends", "gaps"]
 
 _SLACK = 0.05
-_SHARE = 0.15
+_SHARE = 0.2
 _NOTHING = 1e-7
 """A difference this small, in units of the outputs, is what float32 adds: no box is halved for it."""
 _ROUNDING = 1e-4
@@ -173,4 +173,4 @@ def _sampled(net: FeedForward, domain: Domain) -> Array:
 
 def _points(net: FeedForward, domain: Domain) -> Array:
     """Return some inputs of the domain, shape (N, d)."""
-    return place(domain, starts(net.inputs, not isinstance(domain, BoxDomain), np.random.default_rng(0)))
+    return place(domain, starts(net.inputs, not isinstance(domain, BoxDomain), np.random.default_rng(0), net.size))

@@ -61,6 +61,11 @@ class FeedForward:
         """Number of hidden layers L."""
         return len(self.hidden)
 
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return sum(weights.size for weights, _ in self.affine)
+
     @cached_property
     def affine(self) -> tuple[tuple[Array, Array], ...]:
         """Weights (n, d) and biases (n,) of every layer, that of the outputs last."""
