@@ -7,7 +7,6 @@ which no position sees a later one, is a model of the next token. Its own sample
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.edge.inputs import Given, Synthetic
+from onnx_coreset.edge.patience import timed
 from onnx_coreset.edge.runtime import RuntimeRefused, Session
 
 _BATCH = 64
@@ -62,9 +62,8 @@ class _Writer:
 
     def quick(self, texts: int) -> bool:
         """Return whether so many calls of `write` take about 20 seconds at most."""
-        started = time.perf_counter()
-        self._run(np.zeros((self.batch, self.length), dtype=np.int64))
-        return texts * self.length * (time.perf_counter() - started) <= _SECONDS
+        each = timed(lambda: self._run(np.zeros((self.batch, self.length), dtype=np.int64)))[1]
+        return texts * self.length * each <= _SECONDS
 
     def _run(self, found: NDArray[np.int64]) -> Array:
         kind = next(spec.dtype for spec in self.session.inputs if spec.name == self.tokens)

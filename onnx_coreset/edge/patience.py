@@ -9,12 +9,13 @@ from __future__ import annotations
 import math
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-__all__ = ["Impatient", "Patience", "may_never_end", "runs_within", "uninterrupted"]
+__all__ = ["Impatient", "Patience", "may_never_end", "runs_within", "timed", "uninterrupted"]
 
 _T = TypeVar("_T")
 _LOOP_SECONDS = 30.0
@@ -30,6 +31,12 @@ class Impatient(Exception):
 def may_never_end(data: bytes) -> bool:
     """Return whether a serialised model holds a loop."""
     return _LOOP in data
+
+
+def timed(call: Callable[[], _T]) -> tuple[_T, float]:
+    """Return what a call returns, and how many seconds it took."""
+    started = time.perf_counter()
+    return call(), time.perf_counter() - started
 
 
 def runs_within(seconds: float, each: float) -> int:

@@ -7,10 +7,10 @@ again for the next group of tensors, so that what is collected does not depend o
 from __future__ import annotations
 
 import math
-import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 
 import numpy as np
@@ -21,7 +21,7 @@ from onnx_coreset.core.arrays import Array, Indices
 from onnx_coreset.core.suggested import Suggested
 from onnx_coreset.edge.inputs import Feeder, Synthetic, batch_of
 from onnx_coreset.edge.machine import fair_share
-from onnx_coreset.edge.patience import runs_within
+from onnx_coreset.edge.patience import runs_within, timed
 from onnx_coreset.edge.runtime import InputSpec, NeverEnding, Provider, RuntimeRefused, Session, with_outputs
 
 BATCH = 256
@@ -178,16 +178,15 @@ def collect(
         RuntimeRefused: The model does not run.
     """
     found: dict[str, Samples] = {}
-    waiting = list(dict.fromkeys(names))
-    most = count if most is None else most
+    waiting, most = list(dict.fromkeys(names)), count if most is None else most
     while waiting:
         rng = generator()
         session = Session(with_outputs(model, [n for n in waiting if n not in _inputs(model)]), provider)
         feed = feeder.feed(0, rng)
-        started = time.perf_counter()
-        values = {**feed, **session.run(feed, [n for n in waiting if n not in feed])}
+        made, each = timed(partial(session.run, feed, [n for n in waiting if n not in feed]))
+        values = {**feed, **made}
         if session.loops:
-            most = min(most, runs_within(_LOOP_SECONDS, time.perf_counter() - started))
+            most = min(most, runs_within(_LOOP_SECONDS, each))
         group: list[str] = []
         total = 0
         for name in waiting:

@@ -21,7 +21,6 @@ where those would be too few, none.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -33,7 +32,7 @@ from onnx_coreset.core.measure import spread
 from onnx_coreset.core.refit import Paired, Step, correction
 from onnx_coreset.edge.inputs import Feeder
 from onnx_coreset.edge.pairs import Reader, pairs
-from onnx_coreset.edge.patience import runs_within
+from onnx_coreset.edge.patience import runs_within, timed
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session, with_outputs
 from onnx_coreset.graph.cut import cut, written
 from onnx_coreset.graph.extract import extract
@@ -196,9 +195,7 @@ def _run(
     cost = max(opened.facts.macs or 1, 1) * max(repeats, default=1)
     runs = int(min(_MACS // (2 * cost), _RUNS) // len(waiting))
     if session.loops:
-        started = time.perf_counter()
-        session.run(feed)
-        runs = min(runs, runs_within(_SECONDS, 2 * len(waiting) * (time.perf_counter() - started)))
+        runs = min(runs, runs_within(_SECONDS, 2 * len(waiting) * timed(lambda: session.run(feed))[1]))
     if runs < _LEAST_RUNS:
         return None
     feeders = ((found.feeder, 0), found.held_back)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 
 from onnx_coreset.edge.inputs import Feed, Feeder, batch_of
-from onnx_coreset.edge.patience import runs_within
+from onnx_coreset.edge.patience import runs_within, timed
 from onnx_coreset.edge.runtime import Provider, RuntimeRefused, Session
 from onnx_coreset.edge.trials import CHANGES, Pair, changed_errors, largest_errors
 from onnx_coreset.edge.validation import runs_for
@@ -91,11 +89,7 @@ def _shifts(pair: Pair, opened: Opened, found: Sources, options: Options) -> tup
 def _in_time(pair: Pair, feeder: Feeder, options: Options) -> int:
     """Return how many runs of both models take about four seconds."""
     pair.original.run(feeder.feed(0, stream(options.seed, "outputs", 1)), list(pair.units))
-    started = time.perf_counter()
-    feed = feeder.feed(0, stream(options.seed, "outputs", 1))
-    for _ in pair.run(feed):
-        pass
-    return runs_within(_SECONDS, time.perf_counter() - started)
+    return runs_within(_SECONDS, timed(lambda: list(pair.run(feeder.feed(0, stream(options.seed, "outputs", 1)))))[1])
 
 
 def _runs(feeder: Feeder, samples: int, options: Options) -> int:
