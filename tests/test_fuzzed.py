@@ -120,6 +120,18 @@ def test_declarations_that_contradict_each_other_go_where_the_tensor_is_narrowed
     assert fine(Case("contrary", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) == 0
 
 
+def test_a_size_that_is_declared_beside_a_name_for_it_follows_the_tensor(tmp_path: Path) -> None:
+    model = base()
+    for shape in (["N", "V"], ["M", 4]):
+        model.graph.value_info.append(helper.make_tensor_value_info("t", TensorProto.FLOAT, shape))
+    assert fine(Case("both", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) == 0
+    declared = [value for value in onnx.load(tmp_path / "out.onnx").graph.value_info if value.name == "t"]
+    assert [value.type.tensor_type.shape.dim[1] for value in declared] == [
+        onnx.TensorShapeProto.Dimension(dim_param="V"),
+        onnx.TensorShapeProto.Dimension(dim_value=2),
+    ]
+
+
 def test_an_operator_with_more_outputs_than_it_has_is_no_way(tmp_path: Path) -> None:
     model = base()
     moved = helper.make_node("Transpose", ["h"], ["h2", "h3"], perm=[0, 1])

@@ -145,7 +145,7 @@ def _patch(document: Document, scope: Scope, graph: onnx.GraphProto, unread: set
         del graph.value_info[index]
     for field in (graph.value_info, graph.input, graph.output):
         for value in field:
-            _patch_shape(scope, value)
+            _patch_shape(document, scope, value)
 
 
 def _contradicts(scope: Scope, value: onnx.ValueInfoProto) -> bool:
@@ -157,12 +157,16 @@ def _contradicts(scope: Scope, value: onnx.ValueInfoProto) -> bool:
     return value.type.tensor_type.HasField("shape") and len(shape.dim) != len(before)
 
 
-def _patch_shape(scope: Scope, value: onnx.ValueInfoProto) -> None:
+def _patch_shape(document: Document, scope: Scope, value: onnx.ValueInfoProto) -> None:
     tensor = scope.tensors.get(value.name)
     if tensor is None or tensor.shape is None or not value.type.tensor_type.HasField("shape"):
         return
     before, after = scope.shapes.get(value.name), tuple(tensor.shape)
     dims = value.type.tensor_type.shape.dim
+    axis, size = document.shapes.narrowed(tensor) or (0, 0)
+    if axis < 0 and len(dims) >= -axis and dims[axis].HasField("dim_value"):
+        # Declared twice, with a size and with a name for it, the name may be all that was decoded.
+        dims[axis].dim_value = size
     if before is None or before == after or len(before) != len(dims):
         return
     if len(before) != len(after):

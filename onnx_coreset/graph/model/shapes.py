@@ -53,6 +53,10 @@ class Shapes:
         """Note that `tensor` is now `size` long along `axis`, counted from the end."""
         self._narrowed[id(tensor)] = (axis, size)
 
+    def narrowed(self, tensor: gs.Tensor) -> tuple[int, int] | None:
+        """Return the axis, from the end, along which a tensor was narrowed, and its length; None where it was not."""
+        return self._narrowed.get(id(tensor))
+
     def _inferred(self) -> dict[int, Shape]:
         bare = skeleton(self._model)
         _keep_integers(self._model.graph, bare.graph)
