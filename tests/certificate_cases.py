@@ -20,7 +20,7 @@ DOMAINS = ("ball", "centred ball", "box", "ellipsoid", "centred ellipsoid", "poi
 
 def named(name: str, *parameters: Array | float) -> Named:
     record = next(record for record in ACTIVATIONS if record.name == name)
-    return Named(record, tuple(np.asarray(p, dtype=np.float64) for p in parameters))
+    return Named(record, tuple(np.asarray(p, dtype=np.float64) for p in parameters), record.exact)
 
 
 def functions(n: int, rng: np.random.Generator) -> dict[str, Activation]:
@@ -29,7 +29,7 @@ def functions(n: int, rng: np.random.Generator) -> dict[str, Activation]:
     for record in ACTIVATIONS:
         scalar = [p for p in record.examples if all(np.ndim(value) == 0 for value in p)]
         if scalar:
-            found[record.name] = Named(record, scalar[0])
+            found[record.name] = Named(record, scalar[0], record.exact)
     found["PRelu"] = named("PRelu", rng.uniform(-0.5, 1.5, n))
     found["Composite"] = Composite(Program((Step("Sin", (0,)), Step("Mul", (0, 1)), Step("Add", (2, np.asarray(0.3))))))
     return found

@@ -98,13 +98,12 @@ class Differences:
             self._width = width
         elif self._width != width:
             self._pool()
-            samples, width = old.size, 1
         old, new = old.reshape(samples, width), new.reshape(samples, width)
         rows = _finite(old) & _finite(new)
         if not rows.all():
             old, new = old[rows], new[rows]
         if old.size:
-            self._add(old, new)
+            self._add(old.reshape(-1, self._width), new.reshape(-1, self._width))
 
     def _add(self, old: NDArray[np.generic], new: NDArray[np.generic]) -> None:
         count, width = old.shape

@@ -97,9 +97,10 @@ def synthetic(
         raise RuntimeRefused(f"the input {strange.name} is a {strange.type}")
     reason = "the model has no inputs"
 
-    def huge(size: int) -> bool:
+    def huge(size: int) -> tuple[bool, int]:
         shapes = _shapes(session.inputs, fixed, size, 1)
-        return sum(math.prod(shape) for shape in shapes.values()) > _BATCH_NUMBERS
+        large = sum(math.prod(shape) for shape in shapes.values()) > _BATCH_NUMBERS
+        return large, size if large else -size
 
     # Where axes that are known make inputs large, those that are not are short, if the model runs so.
     for size in sorted(_SIZES, key=huge):

@@ -7,6 +7,7 @@ of the one that was chosen is made better there.
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 
 from onnx_coreset.core.layer import Coreset, HiddenLayer
@@ -52,7 +53,8 @@ def proof_of(
     # Less than is enough: what is left of it in the units of each output is rounded.
     goal = enough * scale * (1.0 - _MARGIN)
     found = certificate(layer, after, inputs.stated.domain, "fast", rng, unit, enough=goal)
-    if found is None:
+    # Which outputs were left alone, once one was above, depends on who was first.
+    if found is None or np.any(found.certified > goal - found.rounding):
         return None
     exact, attacked = found.certified / scale, found.attacked / scale
     certified = exact + found.rounding / scale

@@ -69,6 +69,9 @@ def test_samples_that_are_not_finite_in_both_are_left_out() -> None:
     left = [0, 2, 3, 5]
     assert found([(old, new)]) == pytest.approx(together([(old[left], new[left])]), rel=1e-12)
     assert np.isnan(found([(np.full((2, 3), np.nan), np.zeros((2, 3)))])).all()
+    # Also among runs of other sizes, in any order.
+    lost, other = (np.array([[1.0, np.nan]]), np.array([[5.0, 2.0]])), (np.ones((1, 1)), np.full((1, 1), 2.0))
+    assert found([lost, other]) == found([other, lost]) == (1.0, 1.0, 0.0)
     # A run without any before one with some.
     nothing = (np.full((2, 3), np.inf), np.zeros((2, 3)))
     assert found([nothing, (old, new), nothing]) == found([(old, new)])

@@ -169,6 +169,8 @@ def test_unknown_axes_of_a_huge_input_are_short() -> None:
     nodes = [helper.make_node("Relu", ["x"], ["y"])]
     model = built(nodes, {"x": (F, [2, 2**20, "S"])}, {"y": (F, [2, 2**20, "S"])}, {})
     assert shapes(model) == {"x": (2, 2**20, 8)}
+    model = built(nodes, {"x": (F, [2, 2**24, "S"])}, {"y": (F, [2, 2**24, "S"])}, {})
+    assert shapes(model) == {"x": (2, 2**24, 1)}
     # Unless it does not run so.
     nodes = [helper.make_node("Gather", ["x", "last"], ["y"], axis=2)]
     table = {"last": np.array([9], np.int64)}

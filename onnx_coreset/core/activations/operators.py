@@ -13,7 +13,7 @@ from onnx_coreset.core.activations import functions as f
 from onnx_coreset.core.activations import intervals as i
 from onnx_coreset.core.arrays import Array
 
-__all__ = ["ELEMENTWISE", "Operator"]
+__all__ = ["ELEMENTWISE", "SELECTING", "Operator"]
 
 
 @dataclass(frozen=True)
@@ -195,3 +195,8 @@ ELEMENTWISE: Mapping[str, Operator] = MappingProxyType(
     {operator.name: operator for operator in (*_pieces(), *_smooth(), *_several())}
 )
 """Every elementwise operator that a region between two linear operators may hold, by ONNX name."""
+SELECTING = (
+    *("Relu", "Abs", "Identity", "Neg", "Clip", "Min", "Max", "ThresholdedRelu", "Sign", "Floor", "Ceil", "Round"),
+    *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "And", "Or", "Not", "Where"),
+)
+"""Those that only compare and select: nothing is rounded."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -106,10 +106,16 @@ class Named:
     Attributes:
         record: Which one it is.
         parameters: Its parameters, shape () or (n,) each.
+        selects: Whether what runs only compares and selects, without any rounding. Equal functions may be written so
+            that they do not: Relu(x) - Relu(x - 6) is a Clip, too.
+        cancels: Where several operators compute it, the largest constant among them: sums as large as that and t may
+            cancel on the way. None where one does, or nothing is rounded.
     """
 
     record: Record
     parameters: Parameters = ()
+    selects: bool = False
+    cancels: float | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", tuple(frozen(p) for p in self.parameters))
@@ -131,7 +137,7 @@ class Named:
 
     def take(self, kept: Indices) -> Named:
         """Return the function of the neurons `kept` (m,) alone."""
-        return Named(self.record, tuple(p if p.ndim == 0 else p[kept] for p in self.parameters))
+        return replace(self, parameters=tuple(p if p.ndim == 0 else p[kept] for p in self.parameters))
 
     def interval(self, low: Array, high: Array) -> tuple[Array, Array]:
         """Return the range of f on [low, high], exact up to outward rounding.

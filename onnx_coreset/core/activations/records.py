@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from functools import cache
 
+import numpy as np
+
 from onnx_coreset.core.activations.algebra import Poly, Unnamed, match
 from onnx_coreset.core.activations.canonical import canonical
+from onnx_coreset.core.activations.operators import SELECTING
 from onnx_coreset.core.activations.piecewise import PIECEWISE
 from onnx_coreset.core.activations.program import Activation, Program
 from onnx_coreset.core.activations.record import Composite, Named, Parameters, Record
@@ -43,8 +46,17 @@ def recognise(program: Program) -> Activation:
     for index, record in enumerate(ACTIVATIONS):
         parameters = record.read(form)
         if parameters is not None and any(match(form, known) for known in _forms(index, record, parameters)):
-            return Named(record, parameters)
+            selects = all(step.op in SELECTING for step in program.steps)
+            return Named(record, parameters, selects, None if selects else _cancels(program))
     return Composite(program)
+
+
+def _cancels(program: Program) -> float | None:
+    """Return the largest constant of a program of several steps, None of one."""
+    if len(program.steps) == 1:
+        return None
+    constants = [np.abs(o) for step in program.steps for o in step.operands if not isinstance(o, int)]
+    return float(max((np.max(c, initial=0.0, where=np.isfinite(c)) for c in constants), default=0.0))
 
 
 def _forms(index: int, record: Record, parameters: Parameters) -> tuple[Poly, ...]:

@@ -13,6 +13,8 @@ error of a product f g is at most |f| times that of g, |g| times that of f, and 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from onnx_coreset.core.activations import functions as f
@@ -23,7 +25,7 @@ from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.domains import Domain, frame, magnitudes
 from onnx_coreset.core.certificates.mixture import items
 from onnx_coreset.core.certificates.pieces import lipschitz
-from onnx_coreset.core.certificates.rounding import gamma
+from onnx_coreset.core.certificates.rounding import gamma, vanishing
 from onnx_coreset.core.certificates.running import OWN, Running, running
 from onnx_coreset.core.features import Gated, Neurons, Part
 from onnx_coreset.core.layer import Readout
@@ -62,7 +64,7 @@ def deployed(readout: Readout, domain: Domain, unit: float = SINGLE) -> Array:
             # What no output reads counts for nothing, however large.
             carried = carried + np.where(absolute > 0, absolute * found.error, 0.0).sum(axis=1)
             sizes = sizes + np.where(absolute > 0, absolute * found.size, 0.0).sum(axis=1)
-        total = (carried + gamma(count + 1, unit) * sizes) * (1.0 + 1e-9)
+        total = (carried + gamma(count + 1, unit) * sizes + vanishing(2 * count + 2, unit)) * (1.0 + 1e-9)
     return np.asarray(np.where(np.isnan(total), np.inf, total))
 
 
@@ -82,6 +84,7 @@ def _preactivations(part: Neurons, domain: Domain, unit: float) -> Running:
     found = frame(domain, part.incoming, part.bias)
     near = found.reach + found.noise
     off = gamma(part.inputs + 1, unit) * (magnitudes(domain, part.incoming) + np.abs(part.bias))
+    off = off + vanishing(2 * part.inputs + 2, unit)
     return Running(found.offset - near, found.offset + near, off)
 
 
@@ -121,6 +124,8 @@ def _made_of(activation: Activation, t: Running) -> Array | float:
     """Return magnitudes of what cancels in a value, beyond the value and 1."""
     if not isinstance(activation, Named):
         return 0.0
+    if activation.cancels is not None:
+        return t.size + activation.cancels + _made_of(replace(activation, cancels=None), t)
     if activation.name == "Polynomial":
         size = t.size
         return sum((np.abs(c) * size**power for power, c in enumerate(activation.parameters)), np.zeros(size.size))

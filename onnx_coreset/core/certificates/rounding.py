@@ -11,7 +11,7 @@ import numpy as np
 
 from onnx_coreset.core.arrays import Array
 
-__all__ = ["TINY", "UNIT", "gamma", "norms"]
+__all__ = ["TINY", "UNIT", "gamma", "norms", "vanishing"]
 
 UNIT = 2.0**-53
 """Half a unit in the last place of float64, relative."""
@@ -31,6 +31,18 @@ def gamma(operations: int, unit: float = UNIT) -> float:
     """
     product = operations * unit
     return product / (1.0 - product) * (1.0 + 4.0 * UNIT) if product < 1.0 else float("inf")
+
+
+def vanishing(operations: int, unit: float) -> float:
+    """Return what underflow adds at most to a sum of products of so many operations.
+
+    Args:
+        operations: Number of roundings.
+        unit: Largest relative error of one rounding, which tells the type: what becomes too small for a normal number
+            of float32 or bfloat16 may be set to 0; of float16, whose subnormal numbers are kept, it is rounded to one.
+    """
+    least = 2.0**-1022 if unit <= 2.0**-50 else 2.0**-24 if unit == 2.0**-11 else 2.0**-126
+    return operations * least
 
 
 def norms(rows: Array, round_domain: bool) -> Array:

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from onnx_coreset.core.activations import functions as f
 from onnx_coreset.core.activations.intervals import Interval
-from onnx_coreset.core.activations.operators import ELEMENTWISE
+from onnx_coreset.core.activations.operators import ELEMENTWISE, SELECTING
 from onnx_coreset.core.activations.program import Program, Step
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.rounding import gamma
@@ -178,11 +178,6 @@ _RULES: Mapping[str, Rule] = MappingProxyType(
     }
 )
 """What each operator makes of its operands' errors; NaN and infinity where it cannot tell."""
-_EXACT = (
-    *("Relu", "Abs", "Identity", "Neg", "Clip", "Min", "Max", "ThresholdedRelu", "Sign", "Floor", "Ceil", "Round"),
-    *("Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Equal", "And", "Or", "Not", "Where"),
-)
-"""Operators that only compare and select: nothing is rounded."""
 _ARITHMETIC = ("LeakyRelu", "PRelu", "Add", "Sub", "Mul", "Div", "Sum", "Mean", "Sqrt", "Reciprocal", "Pow", "Exp")
 """Operators that are off by units of their value alone."""
 
@@ -230,7 +225,7 @@ def _step(step: Step, operands: Sequence[Running], unit: float) -> Running:
     alike = np.all(np.stack(np.broadcast_arrays(*(own.error == 0 for own in operands))), axis=0)
     moved = np.where(alike, 0.0, moved)
     relative, floor = _relative(step.op, operands)
-    if step.op in _EXACT:
+    if step.op in SELECTING:
         return Running(low, high, moved, relative, floor)
     size = np.maximum(np.abs(low), np.abs(high)) + moved
     own = gamma(max(OWN, len(operands)), unit) * (size + (0.0 if step.op in _ARITHMETIC else 1.0))

@@ -163,10 +163,10 @@ def _patch_shape(document: Document, scope: Scope, value: onnx.ValueInfoProto) -
         return
     before, after = scope.shapes.get(value.name), tuple(tensor.shape)
     dims = value.type.tensor_type.shape.dim
-    axis, size = document.shapes.narrowed(tensor) or (0, 0)
-    if axis < 0 and len(dims) >= -axis and dims[axis].HasField("dim_value"):
+    for axis, length in document.shapes.narrowed(tensor).items():
         # Declared twice, with a size and with a name for it, the name may be all that was decoded.
-        dims[axis].dim_value = size
+        if len(dims) == len(after) and dims[axis].HasField("dim_value"):
+            dims[axis].dim_value = length
     if before is None or before == after or len(before) != len(dims):
         return
     if len(before) != len(after):

@@ -30,7 +30,7 @@ class Shapes:
         self._model = model
         self._scopes = tuple(scopes)
         self._known: dict[int, Shape] | None = None
-        self._narrowed: dict[int, tuple[int, int]] = {}
+        self._narrowed: dict[int, dict[int, int]] = {}
 
     def of(self, tensor: gs.Tensor) -> Shape | None:
         """Return the shape of `tensor`, or None where not even its rank is known."""
@@ -39,10 +39,8 @@ class Shapes:
         found = self._known.get(id(tensor))
         if found is None:
             return None if tensor.shape is None else tuple(tensor.shape)
-        axis, size = self._narrowed.get(id(tensor), (0, 0))
-        if axis and len(found) >= -axis and isinstance(found[axis], int):
-            return tuple(size if i - len(found) == axis else n for i, n in enumerate(found))
-        return found
+        sizes = self.narrowed(tensor)
+        return tuple(sizes.get(i - len(found), n) if isinstance(n, int) else n for i, n in enumerate(found))
 
     def rank(self, tensor: gs.Tensor) -> int | None:
         """Return the number of axes of `tensor`, or None where it is not known."""
@@ -51,11 +49,11 @@ class Shapes:
 
     def narrow(self, tensor: gs.Tensor, axis: int, size: int) -> None:
         """Note that `tensor` is now `size` long along `axis`, counted from the end."""
-        self._narrowed[id(tensor)] = (axis, size)
+        self._narrowed.setdefault(id(tensor), {})[axis] = size
 
-    def narrowed(self, tensor: gs.Tensor) -> tuple[int, int] | None:
-        """Return the axis, from the end, along which a tensor was narrowed, and its length; None where it was not."""
-        return self._narrowed.get(id(tensor))
+    def narrowed(self, tensor: gs.Tensor) -> Mapping[int, int]:
+        """Return how long a tensor that was narrowed is, by axis, counted from the end."""
+        return self._narrowed.get(id(tensor), {})
 
     def _inferred(self) -> dict[int, Shape]:
         bare = skeleton(self._model)

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 
 import certificate_cases as cases
-from onnx_coreset.core.activations.program import Activation
+from onnx_coreset.core.activations.operators import ELEMENTWISE
+from onnx_coreset.core.activations.program import Activation, Program, Step
+from onnx_coreset.core.activations.record import Named
+from onnx_coreset.core.activations.records import recognise
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.depth import EndToEnd, FeedForward, Pair, certify_ends, gaps
 from onnx_coreset.core.certificates.depth.attack import _fitting, attack, enclosed, surely
 from onnx_coreset.core.certificates.depth.deployed import computed
 from onnx_coreset.core.certificates.depth.ranges import ranges
 from onnx_coreset.core.certificates.depth.regions import Boxes, region
-from onnx_coreset.core.certificates.depth.search import Functions, Limits, prove
+from onnx_coreset.core.certificates.depth.search import Besides, Functions, Limits, prove
 from onnx_coreset.core.certificates.domains import BallDomain, BoxDomain, Domain, place
 from onnx_coreset.core.certificates.rounding import gamma
 from onnx_coreset.core.features import Neurons
@@ -331,6 +334,58 @@ def test_what_rounds_in_front_of_neurons_that_are_off_does_not_get_through() -> 
     net = FeedForward((first, second), np.ones((1, 4)), np.array([3.0]))
     found = certify_ends(Pair.of(net, net, [np.arange(5), np.arange(4)]), BoxDomain(np.ones(2), np.full(2, 2.0)))
     assert np.all(found.rounding <= 2 * 3.0 * gamma(5, 2.0**-24) * (1 + 1e-6))
+
+
+@pytest.mark.parametrize(
+    "steps",
+    [
+        (Step("Relu", (0,)), Step("Sub", (0, np.array(5.9))), Step("Relu", (2,)), Step("Sub", (1, 3))),
+        (Step("Add", (0, np.array(1000.0))), Step("Max", (1, np.array(1000.0))), Step("Sub", (2, np.array(1000.0)))),
+        (Step("Mul", (0, np.array(3.0))), Step("Relu", (1,)), Step("Div", (2, np.array(3.0)))),
+    ],
+    ids=["clip", "relu, moved", "relu, scaled"],
+)
+def test_functions_that_select_but_are_written_otherwise_round(steps: tuple[Step, ...]) -> None:
+    f = recognise(Program(steps))
+    assert isinstance(f, Named) and not f.selects
+    one = np.array([[1.0]])
+    net = FeedForward((Neurons(one, np.zeros(1), f),), one, np.zeros(1))
+    found = certify_ends(Pair.of(net, net, [np.array([0])]), BoxDomain(np.array([64.0]), np.array([127.0])), boxes=1)
+    x = np.linspace(64.0, 127.0, 3001).astype(np.float32)
+    values = [x]
+    for step in steps:
+        operands = [values[o] if isinstance(o, int) else np.float32(o) for o in step.operands]
+        values.append(np.float32(ELEMENTWISE[step.op](operands, {})))
+    assert np.all(np.abs(values[-1].astype(np.float64) - net(x[:, None].astype(np.float64))[:, 0]) <= found.rounding[0])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "unit", "weights"),
+    [(np.float16, 2.0**-11, (1e-3, 1e-3, 1e3)), (np.float32, 2.0**-24, (1e-30, 1e-14, 1e38))],
+)
+def test_what_underflows_counts(dtype: type, unit: float, weights: tuple[float, float, float]) -> None:
+    first, second, last = (np.array([[float(dtype(w))]]) for w in weights)
+    hidden = (Neurons(first, np.zeros(1), cases.RELU), Neurons(second, np.zeros(1), cases.RELU))
+    net = FeedForward(hidden, last, np.zeros(1))
+    low, high = np.array([0.5]), np.array([1.0])
+    found = certify_ends(Pair.of(net, net, [np.array([0])] * 2), BoxDomain(low, high), unit=unit, boxes=1)
+    x = np.linspace(0.5, 1.0, 1001).astype(dtype)[:, None]
+    h = x
+    for w in (first, second, last):
+        h = (h * dtype(w[0, 0])).astype(dtype)
+    assert np.all(np.abs(h.astype(np.float64) - net(x.astype(np.float64))) <= found.rounding)
+
+
+def test_what_is_infinite_besides_hides_no_box() -> None:
+    rng = np.random.default_rng(19)
+    f = cases.functions(8, rng)["ThresholdedRelu"]
+    pair = shrunk(network("plain", (2, 8, 8, 2), f, rng), rng, 0.1)
+    one = np.eye(2)
+    asked = Functions(np.concatenate([-one, one]), np.concatenate([one, -one]), np.full(4, -1e3))
+    box = region(BoxDomain(-np.ones(2), np.ones(2)))
+    nothing = Besides(lambda found: np.full((found.region.parts, 1), np.inf), np.zeros(1))
+    alone, beside = (prove(pair, box, asked, Limits(60.0, 60), more) for more in (None, nothing))
+    assert np.array_equal(alone.value, beside.value) and np.isinf(beside.besides).all()
 
 
 def test_halving_boxes_lets_less_rounding_through() -> None:

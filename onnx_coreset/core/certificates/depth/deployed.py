@@ -26,7 +26,7 @@ from onnx_coreset.core.arrays import Array
 from onnx_coreset.core.certificates.depth.lines import steepness
 from onnx_coreset.core.certificates.depth.networks import FeedForward
 from onnx_coreset.core.certificates.pieces import lipschitz
-from onnx_coreset.core.certificates.rounding import gamma
+from onnx_coreset.core.certificates.rounding import gamma, vanishing
 from onnx_coreset.core.features import Neurons
 
 __all__ = ["SINGLE", "computed"]
@@ -77,7 +77,8 @@ def computed(
             steep = np.maximum(np.abs(least), np.abs(most))
             steep = np.fmin(np.where(np.isnan(steep), np.inf, steep), lipschitz(layer.activation, layer.width))
             moved = np.where(total > 0, steep, 0.0) * total * _UP
-            own = np.zeros_like(moved) if _selects(layer) else gamma(_OWN, unit) * (value + moved + 1.0) * _UP
+            size = value + moved + _made_of(layer, np.maximum(np.abs(low), np.abs(high)) + total)
+            own = np.zeros_like(moved) if _selects(layer) else gamma(_OWN, unit) * size * _UP
             found.append(_Layer(made, own, least, most))
             error = moved + own
         last = _rounded(network.outgoing, network.constant, far[-1] + error, unit)
@@ -87,13 +88,20 @@ def computed(
 
 
 def _selects(layer: Neurons) -> bool:
-    """Return whether an activation only compares and selects, which rounds nothing."""
-    return isinstance(layer.activation, Named) and layer.activation.record.exact
+    """Return whether an activation as it runs only compares and selects, which rounds nothing."""
+    return isinstance(layer.activation, Named) and layer.activation.selects
+
+
+def _made_of(layer: Neurons, reach: Array) -> Array | float:
+    """Return magnitudes of what a value is made of, besides itself, for pre-activations at most `reach`, (B, n)."""
+    cancels = layer.activation.cancels if isinstance(layer.activation, Named) else None
+    return 1.0 if cancels is None else 1.0 + reach + cancels
 
 
 def _rounded(weights: Array, bias: Array, reach: Array, unit: float) -> Array:
     """Return how far W h + b as computed from the h that was computed, at most `reach`, is off by this alone."""
-    return np.asarray(gamma(weights.shape[1] + 1, unit) * (reach @ np.abs(weights).T + np.abs(bias)) * _UP)
+    relative = gamma(weights.shape[1] + 1, unit) * (reach @ np.abs(weights).T + np.abs(bias))
+    return np.asarray((relative + vanishing(2 * weights.shape[1] + 2, unit)) * _UP)
 
 
 def _carried(network: FeedForward, layers: Sequence[_Layer], off: Array) -> Array:

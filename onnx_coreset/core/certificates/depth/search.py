@@ -182,6 +182,8 @@ def prove(pair: Pair, region: Region, functions: Functions, limits: Limits, besi
         value = np.minimum(first, np.concatenate([value, asked.besides.bound(found)[0]]))
         return Proof(value[:count], first[:count], value[count:], 1, found)
     unit = np.where(np.isfinite(first), np.maximum(np.abs(first - goal), 1e-300), 1.0)
+    # What is infinite besides stays so on every box, more or less, and would hide which box is worst.
+    asks = np.isfinite(first) | (np.arange(goal.size) < count)
     done = np.full(goal.size, -np.inf)
     heap: list[tuple[float, int, _Leaf]] = []
     looked, root = 1, batch.found
@@ -190,7 +192,7 @@ def prove(pair: Pair, region: Region, functions: Functions, limits: Limits, besi
     together = max(1, _NUMBERS // max(1, _size(pair)))
     while True:
         for leaf in leaves:
-            above = float(np.max((leaf.value - goal) / unit, initial=-np.inf))
+            above = float(np.max((leaf.value - goal)[asks] / unit[asks], initial=-np.inf))
             if above <= 0 or leaf.split < 0:
                 done = np.maximum(done, leaf.value)
             else:
