@@ -185,6 +185,18 @@ def test_the_declared_shape_of_an_old_models_weights_follows_them() -> None:
     assert value == info("W", 3, 3)
 
 
+def test_declarations_beside_a_name_follow_a_tensor_along_every_axis() -> None:
+    model = base()
+    model.graph.value_info.extend(info("u", *shape) for shape in (("N", "w"), ("N", 4), (9, 4), (2, 9, 4)))
+    document = decode(model)
+    tensor = document.scopes[0].tensors["u"]
+    for axis, size in ((-1, 3), (-2, 5)):
+        document.shapes.narrow(tensor, axis, size)
+    found = [value for value in encode(document).graph.value_info if value.name == "u"]
+    # What has another rank contradicts the others, and is nobody's to correct.
+    assert found[-4:] == [info("u", *shape) for shape in (("N", "w"), ("N", 3), (5, 3), (2, 9, 4))]
+
+
 @pytest.mark.parametrize("ir, constant_inputs, changes", [(10, False, True), (10, True, False), (3, False, False)])
 def test_what_a_caller_may_override_is_not_constant(ir: int, constant_inputs: bool, changes: bool) -> None:
     model = odd("old")
