@@ -153,6 +153,16 @@ def test_a_bias_that_holds_nothing_is_no_constant(tmp_path: Path) -> None:
     assert fine(Case("bias", {"in.onnx": model.SerializeToString()}, PLAIN), tmp_path) in (0, 3)
 
 
+@pytest.mark.parametrize("index", [1, 3], ids=["of the neurons", "of the outputs"])
+def test_a_bias_of_another_length_is_no_layers(index: int, tmp_path: Path) -> None:
+    model = mlp([6, 20, 4])
+    name = model.graph.initializer[index].name
+    model.graph.initializer[index].CopyFrom(helper.make_tensor(name, TensorProto.FLOAT, [3], [1, 2, 3]))
+    # Nothing runs the model, so nobody else refuses it.
+    arguments = ("--ratio=0.3", *PLAIN[1:], "--no-validate")
+    assert fine(Case("bias", {"in.onnx": model.SerializeToString()}, arguments), tmp_path) in (0, 3)
+
+
 def test_an_einsum_runs_on_one_number_where_it_reads_many(tmp_path: Path) -> None:
     model = mlp([6, 20, 4], bias=False)
     model.graph.node[0].CopyFrom(helper.make_node("Einsum", ["x", "w0"], ["t0"], equation="nd,df->nf"))

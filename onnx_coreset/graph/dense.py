@@ -20,8 +20,9 @@ import onnx_graphsurgeon as gs
 
 from onnx_coreset.core.arrays import Array
 from onnx_coreset.graph.model.document import Document, Numbers
-from onnx_coreset.graph.model.sources import is_float, moving_node
+from onnx_coreset.graph.model.sources import is_float
 from onnx_coreset.graph.skip import Stop
+from onnx_coreset.graph.weightless import no_weights
 
 
 def _names(words: str) -> frozenset[str]:
@@ -40,7 +41,6 @@ _QUANTIZED = _names(
     "MatMulInteger QLinearMatMul ConvInteger QLinearConv QGemm MatMulNBits MatMulBnb4 MatMulFpQ4 "
     "DynamicQuantizeMatMul MatMulIntegerToFloat DynamicQuantizeLSTM QAttention"
 )
-_DEQUANTIZERS = _names("DequantizeLinear QuantizeLinear DequantizeBFP DequantizeWithOrder Quant BipolarQuant Trunc")
 _ACTIVATIONS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         **dict.fromkeys(("Relu", "Sigmoid", "Tanh", "Softplus", "Softsign"), ()),
@@ -189,7 +189,7 @@ def dense(document: Document, node: gs.Node, rank: int | None = None) -> Dense |
     if all(shape is not None for shape in shapes):
         return None
     if all(shape is None for shape in shapes):
-        return _no_weights(document, node)
+        return no_weights(document, node)
     weight = 1 if shapes[1] is not None else 0
     data = node.inputs[1 - weight]
     shape = shapes[weight]
@@ -213,32 +213,10 @@ def dense(document: Document, node: gs.Node, rank: int | None = None) -> Dense |
     if not is_float(source.dtype):
         kind = "strings" if source.dtype == object else source.dtype
         return Stop("dtype", f"the weights of {node.op} are {kind}, not floating point")
+    bias = document.constant_shape(product.third()) if product.third() is not None else None
+    if bias and len(bias) >= -axes.axis and bias[axes.axis] not in (1, product.outputs):
+        return Stop("operator", f"the bias of {node.op}, of shape {list(bias)}, does not fit {product.outputs} outputs")
     return product
-
-
-def _no_weights(document: Document, node: gs.Node) -> Stop:
-    """Return why neither operand is a constant."""
-    for tensor in node.inputs[:2]:
-        while (between := moving_node(tensor)) is not None:
-            tensor = between.inputs[0]
-        if tensor.name in document.overridable:
-            return Stop("overridable", f"the weight {tensor.name} is also a model input that a caller may replace")
-    for tensor in node.inputs[1:2]:
-        while (between := moving_node(tensor)) is not None:
-            tensor = between.inputs[0]
-        writer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-        if writer is not None and writer.op in _DEQUANTIZERS and _stored(document, writer):
-            return Stop("quantized", f"the weights of {node.op} are quantized: prune first, then quantize")
-    return Stop("dynamic-weight", f"the weights of {node.op} are computed at run time")
-
-
-def _stored(document: Document, node: gs.Node) -> bool:
-    """Return whether a chain of quantizing nodes begins at a constant."""
-    tensor = node.inputs[0]
-    if document.constant_shape(tensor) is not None:
-        return True
-    writer = tensor.inputs[0] if len(tensor.inputs) == 1 else None
-    return writer is not None and writer.op in _DEQUANTIZERS and _stored(document, writer)
 
 
 def _axes(node: gs.Node, weight: int, rank: int | None) -> Axes | Stop:
