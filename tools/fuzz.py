@@ -1,7 +1,7 @@
 """Many made, damaged and hostile models through the command, and what must hold of every run.
 
-    python tools/fuzz.py [--cases 10000] [--seed 0] [--jobs 2] [--seconds 60] [--memory 4] [--save FOLDER] [--json FILE]
-        [--only SEED,...]
+    python tools/fuzz.py [--cases 10000] [--seed 0] [--jobs 2] [--seconds 120] [--memory 4] [--save FOLDER]
+        [--json FILE] [--only SEED,...]
 
 Case i is that of seed `seed + i`, wherever it runs: `--only` runs some again. Workers run many cases each, in a
 process of their own with bounded address space; one that takes more than `--seconds` for a case is killed, one that
@@ -263,7 +263,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--cases", type=int, default=10_000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=2)
-    parser.add_argument("--seconds", type=float, default=60.0, help="for one case")
+    parser.add_argument("--seconds", type=float, default=120.0, help="for one case")
     parser.add_argument("--memory", type=int, default=8, help="GiB of address space of a worker")
     parser.add_argument("--save", type=pathlib.Path, help="where cases that fail go")
     parser.add_argument("--json", type=pathlib.Path)
